@@ -1,0 +1,1 @@
+//! Displays around the fovea appliance.

@@ -1,0 +1,2 @@
+//! `fovea`: the appliance's command line.
+fn main() {}

@@ -1,0 +1,2 @@
+//! The trainer of fovea: from a folder of labelled B-scans to a model package.
+pub mod network;

@@ -1,0 +1,2 @@
+//! `fovea-train`: prepare, extract, train, export, evaluate, phantom.
+fn main() {}
