@@ -1,18 +1,12 @@
 //! fovea reads retinal OCT B-scans: it finds CNV, DME, DRUSEN or NORMAL, shows where the answer comes from, and
 //! says so when it cannot tell.
 //!
-//! Data goes one way: [`capture`] -> [`prepare`] -> [`engine`] -> [`explain`] and [`diagnosis`] -> screen.
+//! Data goes one way: capture -> [`frame`] -> [`prepare`] -> [`engine`]; explanation, diagnosis and screen follow it.
 
-pub mod capture;
 pub mod class;
-pub mod diagnosis;
 pub mod engine;
-pub mod explain;
 pub mod frame;
-pub mod model;
 pub mod prepare;
-#[cfg(feature = "appliance")]
-pub mod screen;
 
 pub use class::Class;
 pub use frame::Frame;

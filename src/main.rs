@@ -1,2 +1,7 @@
-//! `fovea`: the appliance's command line.
-fn main() {}
+//! `fovea`: no command exists yet; it says so and exits with 2, so that no script takes silence for success.
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    eprintln!("fovea: no command is built yet; see the README for what works");
+    ExitCode::from(2)
+}

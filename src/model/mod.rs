@@ -1,1 +1,0 @@
-//! A model package on disk: `manifest.toml`, `model.onnx`, `head.safetensors`, `gate.safetensors`, checksums.
