@@ -3,8 +3,12 @@
 //!
 //! Data goes one way: [`capture`] -> [`prepare`] -> [`engine`] -> [`explain`] and [`diagnosis`] -> screen.
 
+#[cfg(feature = "appliance")]
+pub mod appliance;
 pub mod capture;
 pub mod class;
+#[cfg(feature = "appliance")]
+pub mod config;
 pub mod diagnosis;
 pub mod engine;
 pub mod explain;
