@@ -196,11 +196,13 @@ fn watch(source: &Source, events: &SyncSender<Event>, halt: &AtomicBool, beat: D
                         for path in list {
                             let Ok(meta) = path.metadata() else { continue };
                             let now = (meta.len(), meta.modified().ok());
-                            let quiet = now.1.and_then(|t| t.elapsed().ok()).is_some_and(|t| t.as_secs() >= 2);
+                            let quiet =
+                                now.1.and_then(|t| t.elapsed().ok()).is_some_and(|t| t.as_secs() >= 2);
                             let old = seen.get(&path).copied();
                             let same = old.is_some_and(|(size, time, _)| (size, time) == now);
                             // A file still being written changes between two looks.
-                            let ready = (same || (old.is_none() && quiet)) && !(same && old.is_some_and(|o| o.2));
+                            let ready =
+                                (same || (old.is_none() && quiet)) && !(same && old.is_some_and(|o| o.2));
                             if ready && !read(&path) {
                                 return;
                             }
@@ -277,11 +279,14 @@ impl<'a> Desk<'a> {
             match inbox.recv_timeout((stale / 10).min(Duration::from_millis(50))) {
                 Ok(event) => self.take(event, say),
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => self.clear(State::Fault("all threads ended; restart".into())),
+                Err(RecvTimeoutError::Disconnected) => {
+                    self.clear(State::Fault("all threads ended; restart".into()))
+                }
             }
             self.check(stale);
             let captured = self.shown.as_ref().map(|(frame, _)| frame.captured);
-            let changed = drawn.as_ref().is_none_or(|(state, _, old)| (state, old) != (&self.state, &captured));
+            let changed =
+                drawn.as_ref().is_none_or(|(state, _, old)| (state, old) != (&self.state, &captured));
             if changed && self.shown.is_none() {
                 match &self.state {
                     State::SignalLost(why) => say(&format!("signal lost: {why}")),
@@ -391,7 +396,11 @@ impl<'a> Desk<'a> {
         let quiet = self.alive.elapsed() > stale * 3 / 4;
         let done = self.ended && self.busy.is_none() && self.newest.is_none();
         if quiet && (!self.ended || done) && !matches!(self.state, State::SignalLost(_)) {
-            let why = if self.ended { "the replay has ended" } else { "the source gives no sign of life; check it" };
+            let why = if self.ended {
+                "the replay has ended"
+            } else {
+                "the source gives no sign of life; check it"
+            };
             self.clear(State::SignalLost(why.into()));
         }
     }
@@ -418,7 +427,8 @@ impl<'a> Desk<'a> {
         };
         let size = self.config.size;
         let mut picture = Picture::new(size.width, size.height);
-        let Ok(()) = screen::draw(&View { state: self.state.clone(), shown, model: self.model }, &mut picture);
+        let Ok(()) =
+            screen::draw(&View { state: self.state.clone(), shown, model: self.model }, &mut picture);
         display.show(size.width, size.height, picture.rgb(), changed.then_some(name.as_str()))
     }
 }

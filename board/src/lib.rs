@@ -76,8 +76,10 @@ impl Display for PngFolder {
         image::save_buffer(&half, rgb, width, height, image::ExtendedColorType::Rgb8)
             .map_err(|error| failed(error.to_string()))?;
         if let Some(name) = keep {
-            let name: String =
-                name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
+            let name: String = name
+                .chars()
+                .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
+                .collect();
             let copy = self.folder.join(format!("{:03}-{name}.png", self.count % 1000));
             self.count += 1;
             std::fs::copy(&half, copy).map_err(|error| failed(error.to_string()))?;

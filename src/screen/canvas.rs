@@ -25,7 +25,9 @@ pub(super) fn area(x: i32, y: i32, w: i32, h: i32) -> Rectangle {
 }
 
 fn blend(fg: Rgb888, bg: Rgb888, part: u8) -> Rgb888 {
-    let mix = |f: u8, b: u8| ((u32::from(f) * u32::from(part) + u32::from(b) * (255 - u32::from(part)) + 127) / 255) as u8;
+    let mix = |f: u8, b: u8| {
+        ((u32::from(f) * u32::from(part) + u32::from(b) * (255 - u32::from(part)) + 127) / 255) as u8
+    };
     Rgb888::new(mix(fg.r(), bg.r()), mix(fg.g(), bg.g()), mix(fg.b(), bg.b()))
 }
 
@@ -114,7 +116,10 @@ impl<'a, D: DrawTarget<Color = Rgb888>> Canvas<'a, D> {
             let count = lines.len();
             if let Some(last) = lines.last_mut() {
                 let longer = if last.is_empty() { word.to_owned() } else { format!("{last} {word}") };
-                if last.is_empty() || count == most || width(&font, px as f32, &longer) <= rect.size.width as f32 {
+                if last.is_empty()
+                    || count == most
+                    || width(&font, px as f32, &longer) <= rect.size.width as f32
+                {
                     *last = longer;
                 } else {
                     lines.push(word.to_owned());

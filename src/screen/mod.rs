@@ -30,8 +30,12 @@ impl Referral {
     }
 
     fn colour(self) -> Rgb888 {
-        [Rgb888::new(240, 106, 40), Rgb888::new(240, 190, 50), Rgb888::new(86, 180, 233), Rgb888::new(170, 176, 184)]
-            [self as usize]
+        [
+            Rgb888::new(240, 106, 40),
+            Rgb888::new(240, 190, 50),
+            Rgb888::new(86, 180, 233),
+            Rgb888::new(170, 176, 184),
+        ][self as usize]
     }
 
     fn shape(self) -> fn(f32, f32) -> bool {
@@ -160,7 +164,14 @@ fn notice<D: DrawTarget<Color = Rgb888>>(
     c.fill(area(x, y, w, unit / 2 + 1), colour)?;
     let big = unit * 6;
     let top = y + h / 2 - big;
-    c.text(area(x + unit, top - big / 4, w - 2 * unit, big * 5 / 4), word, big, (colour, PANEL), true, Align::Centre)?;
+    c.text(
+        area(x + unit, top - big / 4, w - 2 * unit, big * 5 / 4),
+        word,
+        big,
+        (colour, PANEL),
+        true,
+        Align::Centre,
+    )?;
     let room = area(x + w / 10, top + big + unit, w * 4 / 5, y + h - (top + big + unit));
     c.paragraph(room, advice, unit * 2 + 2, (TYPE, PANEL), Align::Centre)
 }
@@ -221,7 +232,13 @@ fn result<D: DrawTarget<Color = Rgb888>>(
         }
     }
     if facts - y >= small * 5 / 4 {
-        c.paragraph(area(x, y + small / 4, w, facts - y - small / 4), shown.reason, small, (TYPE, PANEL), Align::Left)?;
+        c.paragraph(
+            area(x, y + small / 4, w, facts - y - small / 4),
+            shown.reason,
+            small,
+            (TYPE, PANEL),
+            Align::Left,
+        )?;
     }
     let age = match shown.age.as_secs() {
         s @ 0..=119 => format!("{s} s old"),
@@ -230,7 +247,14 @@ fn result<D: DrawTarget<Color = Rgb888>>(
     };
     let quality = format!("quality: {}", shown.quality);
     c.text(area(x, facts, w, fact), &quality, small * 5 / 4, (FAINT, PANEL), false, Align::Left)?;
-    c.text(area(x, facts + fact, w, fact), &format!("picture {age}"), small * 5 / 4, (FAINT, PANEL), false, Align::Left)
+    c.text(
+        area(x, facts + fact, w, fact),
+        &format!("picture {age}"),
+        small * 5 / 4,
+        (FAINT, PANEL),
+        false,
+        Align::Left,
+    )
 }
 
 /// The B-scan as large as its box allows, its sides kept, under the heatmap.
@@ -275,7 +299,8 @@ fn sample(map: &[f32; 64], x: f32, y: f32) -> f32 {
 
 /// Grey under a light that goes from nothing over violet and orange to yellow, rising in lightness.
 fn heat(grey: u8, value: f32) -> Rgb888 {
-    const STOPS: [[f32; 3]; 4] = [[60.0, 15.0, 110.0], [187.0, 55.0, 84.0], [249.0, 142.0, 9.0], [252.0, 235.0, 120.0]];
+    const STOPS: [[f32; 3]; 4] =
+        [[60.0, 15.0, 110.0], [187.0, 55.0, 84.0], [249.0, 142.0, 9.0], [252.0, 235.0, 120.0]];
     let v = if value.is_finite() { value.clamp(0.0, 1.0) } else { 0.0 };
     let i = ((v * 3.0) as usize).min(2);
     let f = v * 3.0 - i as f32;
@@ -298,7 +323,11 @@ pub struct Picture {
 impl Picture {
     /// A black picture of `width` x `height` pixels.
     pub fn new(width: u32, height: u32) -> Self {
-        Self { size: Size::new(width, height), rgb: vec![0; width as usize * height as usize * 3], outside: 0 }
+        Self {
+            size: Size::new(width, height),
+            rgb: vec![0; width as usize * height as usize * 3],
+            outside: 0,
+        }
     }
 
     /// The bytes, 3 a pixel, row by row.
@@ -316,7 +345,10 @@ impl OriginDimensions for Picture {
 impl DrawTarget for Picture {
     type Color = Rgb888;
     type Error = std::convert::Infallible;
-    fn draw_iter<I: IntoIterator<Item = embedded_graphics::Pixel<Rgb888>>>(&mut self, pixels: I) -> Result<(), Self::Error> {
+    fn draw_iter<I: IntoIterator<Item = embedded_graphics::Pixel<Rgb888>>>(
+        &mut self,
+        pixels: I,
+    ) -> Result<(), Self::Error> {
         for embedded_graphics::Pixel(at, colour) in pixels {
             if at.x >= 0 && at.y >= 0 && (at.x as u32) < self.size.width && (at.y as u32) < self.size.height {
                 let i = (at.y as usize * self.size.width as usize + at.x as usize) * 3;

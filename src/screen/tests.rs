@@ -10,7 +10,8 @@ fn scan() -> Frame {
             let dip = (x - 384) * (x - 384) / 1200;
             let noise = (i.wrapping_mul(2_654_435_761) >> 27) as i32;
             let depth = y - 300 + dip / 3;
-            (noise + if (-90 + dip / 4..60).contains(&depth) { 90 + (depth * 7 % 50).abs() } else { 8 }).clamp(0, 255) as u8
+            (noise + if (-90 + dip / 4..60).contains(&depth) { 90 + (depth * 7 % 50).abs() } else { 8 })
+                .clamp(0, 255) as u8
         })
         .collect();
     Frame::new(768, 496, pixels, "synthetic").unwrap()
@@ -37,8 +38,12 @@ fn states() -> Vec<(&'static str, State)> {
 
 fn view<'a>(state: State, frame: &'a Frame, map: &'a [f32; 64]) -> View<'a> {
     let (referral, reason, map, probabilities) = match state {
-        State::Uncertain => (Referral::Repeat, "confidence below the threshold", Some(map), [0.1, 0.38, 0.33, 0.19]),
-        State::NotOct => (Referral::Repeat, "the picture is not like any B-scan of the training", None, [0.25; 4]),
+        State::Uncertain => {
+            (Referral::Repeat, "confidence below the threshold", Some(map), [0.1, 0.38, 0.33, 0.19])
+        }
+        State::NotOct => {
+            (Referral::Repeat, "the picture is not like any B-scan of the training", None, [0.25; 4])
+        }
         _ => (Referral::Urgent, "", Some(map), [0.964, 0.021, 0.011, 0.004]),
     };
     let shown = Shown {
@@ -67,15 +72,22 @@ fn golden_pictures() {
         for (name, state) in states() {
             let mut picture = Picture::new(w, h);
             let clipped = paint(&view(state, &frame, &map), &mut picture).unwrap();
-            assert_eq!((clipped, picture.outside), (0, 0), "{name} at {w}x{h}: type or drawing leaves its box");
+            assert_eq!(
+                (clipped, picture.outside),
+                (0, 0),
+                "{name} at {w}x{h}: type or drawing leaves its box"
+            );
             let file = format!("{name}-{w}x{h}.png");
             let save = |folder: &Path| {
                 std::fs::create_dir_all(folder).unwrap();
-                image::save_buffer(folder.join(&file), picture.rgb(), w, h, image::ExtendedColorType::Rgb8).unwrap();
+                image::save_buffer(folder.join(&file), picture.rgb(), w, h, image::ExtendedColorType::Rgb8)
+                    .unwrap();
             };
             if bless {
                 save(&folder);
-            } else if !image::open(folder.join(&file)).is_ok_and(|want| want.to_rgb8().as_raw() == picture.rgb()) {
+            } else if !image::open(folder.join(&file))
+                .is_ok_and(|want| want.to_rgb8().as_raw() == picture.rgb())
+            {
                 save(&got_folder);
                 wrong.push(file);
             }
@@ -103,14 +115,18 @@ fn states_without_a_finding_show_none() {
 fn long_words_stay_in_their_boxes_at_any_size() {
     let (frame, map) = (scan(), map());
     let long = "a very long reason that nobody would read ".repeat(20);
-    for (w, h) in [(480, 320), (640, 480), (800, 480), (1024, 600), (1280, 800), (1080, 1080), (1920, 320), (480, 1080)] {
+    for (w, h) in
+        [(480, 320), (640, 480), (800, 480), (1024, 600), (1280, 800), (1080, 1080), (1920, 320), (480, 1080)]
+    {
         for state in [State::Finding, State::Uncertain, State::Fault(long.clone())] {
             for referral in [Referral::Urgent, Referral::Routine, Referral::Observe, Referral::Repeat] {
                 let mut view = view(state.clone(), &frame, &map);
                 view.model = &long;
                 if let Some(shown) = &mut view.shown {
-                    (shown.reason, shown.finding, shown.quality, shown.engine) = (&long, "DRUSEN", &long, &long);
-                    (shown.referral, shown.probabilities, shown.millis) = (referral, [f32::NAN, 1.0, 1.0, 7.0], 99_999.0);
+                    (shown.reason, shown.finding, shown.quality, shown.engine) =
+                        (&long, "DRUSEN", &long, &long);
+                    (shown.referral, shown.probabilities, shown.millis) =
+                        (referral, [f32::NAN, 1.0, 1.0, 7.0], 99_999.0);
                 }
                 let mut picture = Picture::new(w, h);
                 let clipped = paint(&view, &mut picture).unwrap();
