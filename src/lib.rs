@@ -3,10 +3,16 @@
 //!
 //! Data goes one way: capture -> [`frame`] -> [`prepare`] -> [`engine`]; explanation, diagnosis and screen follow it.
 
+#[cfg(feature = "appliance")]
+pub mod appliance;
 pub mod class;
+#[cfg(feature = "appliance")]
+pub mod config;
 pub mod engine;
 pub mod frame;
 pub mod prepare;
+#[cfg(feature = "appliance")]
+pub mod screen;
 
 pub use class::Class;
 pub use frame::Frame;

@@ -1,1 +1,147 @@
-//! Displays around the fovea appliance.
+//! Displays around the fovea appliance. A display takes whole pictures; it knows nothing of OCT.
+
+use std::path::{Path, PathBuf};
+
+/// Why a display could not be opened or written.
+#[derive(Debug, thiserror::Error)]
+pub enum DisplayError {
+    /// No display has this name.
+    #[error("'{0}' is no display: write png:DIR, window or none")]
+    Unknown(String),
+    /// The picture could not be written.
+    #[error("{path}: the screen picture cannot be written ({reason}); check the folder and the free space")]
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's words.
+        reason: String,
+    },
+    /// The window could not be opened or drawn.
+    #[error("no window ({0}); check DISPLAY, or use --display png:DIR")]
+    Window(String),
+}
+
+/// A place where the screen is shown.
+pub trait Display {
+    /// Shows a picture of `width` x `height` pixels, `rgb` row by row, 3 bytes a pixel. `keep` names a picture
+    /// worth keeping (a change of what is said), for displays that record.
+    ///
+    /// # Errors
+    /// See [`DisplayError`].
+    fn show(&mut self, width: u32, height: u32, rgb: &[u8], keep: Option<&str>) -> Result<(), DisplayError>;
+
+    /// Handles the display's own events; false when its user closed it.
+    fn open(&mut self) -> bool {
+        true
+    }
+
+    /// True when a person watches, so that the last screen must stay.
+    fn watched(&self) -> bool {
+        false
+    }
+}
+
+/// Shows nothing.
+pub struct Nowhere;
+
+impl Display for Nowhere {
+    fn show(&mut self, _: u32, _: u32, _: &[u8], _: Option<&str>) -> Result<(), DisplayError> {
+        Ok(())
+    }
+}
+
+/// Writes `screen.png` at each change, and a numbered copy of each screen worth keeping (the last 1,000).
+pub struct PngFolder {
+    folder: PathBuf,
+    count: u32,
+}
+
+impl PngFolder {
+    /// Opens the folder, making it when missing.
+    ///
+    /// # Errors
+    /// [`DisplayError::Write`] when it cannot be made.
+    pub fn new(folder: &Path) -> Result<Self, DisplayError> {
+        std::fs::create_dir_all(folder)
+            .map_err(|error| DisplayError::Write { path: folder.into(), reason: error.to_string() })?;
+        Ok(Self { folder: folder.into(), count: 0 })
+    }
+}
+
+impl Display for PngFolder {
+    fn show(&mut self, width: u32, height: u32, rgb: &[u8], keep: Option<&str>) -> Result<(), DisplayError> {
+        let path = self.folder.join("screen.png");
+        let half = self.folder.join(".screen.part.png");
+        let failed = |reason: String| DisplayError::Write { path: path.clone(), reason };
+        image::save_buffer(&half, rgb, width, height, image::ExtendedColorType::Rgb8)
+            .map_err(|error| failed(error.to_string()))?;
+        if let Some(name) = keep {
+            let name: String = name
+                .chars()
+                .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
+                .collect();
+            let copy = self.folder.join(format!("{:03}-{name}.png", self.count % 1000));
+            self.count += 1;
+            std::fs::copy(&half, copy).map_err(|error| failed(error.to_string()))?;
+        }
+        // A reader never sees half a picture.
+        std::fs::rename(&half, &path).map_err(|error| failed(error.to_string()))
+    }
+}
+
+#[cfg(feature = "window")]
+mod window {
+    use super::{Display, DisplayError};
+
+    /// A window of the desktop, opened with the first picture.
+    #[derive(Default)]
+    pub struct Desktop {
+        window: Option<minifb::Window>,
+    }
+
+    impl Display for Desktop {
+        fn show(&mut self, width: u32, height: u32, rgb: &[u8], _: Option<&str>) -> Result<(), DisplayError> {
+            let failed = |error: minifb::Error| DisplayError::Window(error.to_string());
+            let (w, h) = (width as usize, height as usize);
+            if self.window.is_none() {
+                self.window = Some(
+                    minifb::Window::new("fovea", w, h, minifb::WindowOptions::default()).map_err(failed)?,
+                );
+            }
+            let pixels: Vec<u32> =
+                rgb.chunks_exact(3).map(|p| u32::from_be_bytes([0, p[0], p[1], p[2]])).collect();
+            match &mut self.window {
+                Some(window) => window.update_with_buffer(&pixels, w, h).map_err(failed),
+                None => Ok(()),
+            }
+        }
+
+        fn open(&mut self) -> bool {
+            self.window.as_mut().is_none_or(|window| {
+                window.update();
+                window.is_open() && !window.is_key_down(minifb::Key::Escape)
+            })
+        }
+
+        fn watched(&self) -> bool {
+            true
+        }
+    }
+}
+
+#[cfg(feature = "window")]
+pub use window::Desktop;
+
+/// Opens a display by its name: `png:DIR`, `window` or `none`.
+///
+/// # Errors
+/// [`DisplayError`] when the name is unknown or the folder cannot be made.
+pub fn open(uri: &str) -> Result<Box<dyn Display>, DisplayError> {
+    match (uri, uri.strip_prefix("png:")) {
+        ("none", _) => Ok(Box::new(Nowhere)),
+        #[cfg(feature = "window")]
+        ("window", _) => Ok(Box::<Desktop>::default()),
+        (_, Some(folder)) if !folder.is_empty() => Ok(Box::new(PngFolder::new(Path::new(folder))?)),
+        _ => Err(DisplayError::Unknown(uri.into())),
+    }
+}

@@ -1,0 +1,162 @@
+//! `fovea.toml`: typed, unknown keys refused, errors with file, line and column.
+
+use serde::Deserialize;
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// What the appliance does. Every key may be left out.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where pictures come from: `folder:DIR` or `replay:DIR?fps=N`.
+    pub source: String,
+    /// Where the screen goes: `png:DIR`, `window` or `none`.
+    pub display: String,
+    /// The model package's folder.
+    pub model: PathBuf,
+    /// `auto`, or an engine's name.
+    pub engine: String,
+    /// The B-scan's place in a larger picture: x, y, width, height in pixels.
+    pub region: Option<[u32; 4]>,
+    /// Equal results in a row before a finding is published.
+    pub hold: NonZeroU32,
+    /// Seconds without a sign of life from the source after which the finding leaves the screen.
+    pub stale_after: Seconds,
+    /// Width and height of the screen in pixels.
+    pub size: Size,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            source: "folder:.".into(),
+            display: "none".into(),
+            model: "models/oct-inception-v3".into(),
+            engine: "auto".into(),
+            region: None,
+            hold: NonZeroU32::MIN,
+            stale_after: Seconds(2.0),
+            size: Size { width: 1280, height: 720 },
+        }
+    }
+}
+
+/// A time in seconds, 0.2 to 60.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(try_from = "f64")]
+pub struct Seconds(f64);
+
+impl Seconds {
+    /// As a duration.
+    pub fn duration(self) -> Duration {
+        Duration::from_secs_f64(self.0)
+    }
+}
+
+impl TryFrom<f64> for Seconds {
+    type Error = String;
+    fn try_from(seconds: f64) -> Result<Self, String> {
+        if (0.2..=60.0).contains(&seconds) {
+            Ok(Self(seconds))
+        } else {
+            Err(format!("{seconds} seconds: write 0.2 to 60"))
+        }
+    }
+}
+
+/// A screen's size, 480x320 to 1920x1080 pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "[u32; 2]")]
+pub struct Size {
+    /// Width in pixels.
+    pub width: u32,
+    /// Height in pixels.
+    pub height: u32,
+}
+
+impl TryFrom<[u32; 2]> for Size {
+    type Error = String;
+    fn try_from([width, height]: [u32; 2]) -> Result<Self, String> {
+        if (480..=1920).contains(&width) && (320..=1080).contains(&height) {
+            Ok(Self { width, height })
+        } else {
+            Err(format!("a screen of {width}x{height}: write 480x320 to 1920x1080, as [1280, 720]"))
+        }
+    }
+}
+
+/// Why a configuration was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{path}: cannot be read ({source}); check the name after --config")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// A line is wrong.
+    #[error("{path}:{line}:{column}: {reason}; mend this line")]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// Column in characters, from 1.
+        column: usize,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl Config {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text =
+            std::fs::read_to_string(path).map_err(|source| ConfigError::Io { path: path.into(), source })?;
+        Self::parse(&text, path)
+    }
+
+    /// Reads a text; `path` is for messages.
+    ///
+    /// # Errors
+    /// [`ConfigError::Line`] with the place of the mistake.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        toml::from_str(text).map_err(|error| {
+            let before = text.get(..error.span().map_or(0, |span| span.start)).unwrap_or(text);
+            let start = before.rfind('\n').map_or(0, |i| i + 1);
+            ConfigError::Line {
+                path: path.into(),
+                line: before.matches('\n').count() + 1,
+                column: before[start..].chars().count() + 1,
+                reason: error.message().replace('\n', ", "),
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn empty_is_the_default_and_mistakes_have_a_place() {
+        let parse = |text| Config::parse(text, Path::new("fovea.toml"));
+        assert_eq!(parse("").unwrap(), Config::default());
+        assert_eq!(parse("size = [480, 320]").unwrap().size, Size { width: 480, height: 320 });
+        for (text, place, word) in [
+            ("hold = 1\n sauce = 'x'", "fovea.toml:2:2:", "sauce"),
+            ("hold = 0", "fovea.toml:1:8:", "zero"),
+            ("\n\nsize = [100, 100]", "fovea.toml:3:8:", "480x320"),
+            ("stale_after = 0.0", "fovea.toml:1:15:", "0.2 to 60"),
+        ] {
+            let said = parse(text).unwrap_err().to_string();
+            assert!(said.starts_with(place) && said.contains(word), "{said}");
+        }
+    }
+}
