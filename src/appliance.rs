@@ -64,7 +64,7 @@ enum Event {
     Note(String),
     Lost(String),
     Ended,
-    Answer(Arc<Frame>, Box<Result<Reading, String>>),
+    Answer(Arc<Frame>, Result<Box<Reading>, String>),
 }
 
 /// A place where pictures come from.
@@ -230,7 +230,7 @@ fn classify(mut classifier: Classifier, jobs: &Receiver<Arc<Frame>>, events: &Sy
             _ => classifier(&frame),
         };
         last = answer.as_ref().ok().map(|reading| (hash, reading.clone()));
-        if events.send(Event::Answer(frame, Box::new(answer))).is_err() {
+        if events.send(Event::Answer(frame, answer.map(Box::new))).is_err() {
             return;
         }
     }
@@ -333,10 +333,10 @@ impl<'a> Desk<'a> {
             }
             Event::Answer(frame, answer) => {
                 self.busy = None;
-                match *answer {
+                match answer {
                     // The source stopped meanwhile: too late.
                     Ok(_) if matches!(self.state, State::SignalLost(_)) => {}
-                    Ok(reading) => self.publish(frame, reading, say),
+                    Ok(reading) => self.publish(frame, *reading, say),
                     Err(why) => self.clear(State::Fault(why)),
                 }
             }

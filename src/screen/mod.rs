@@ -219,8 +219,8 @@ fn result<D: DrawTarget<Color = Rgb888>>(
             let p = if p.is_finite() { p.clamp(0.0, 1.0) } else { 0.0 };
             let top = p == best && *state == State::Finding;
             let ink = (if top { TYPE } else { FAINT }, PANEL);
-            let (name, number) = (w * 3 / 10, w / 5);
-            c.text(area(x, y, name, step), class.name(), small * 5 / 4, ink, top, Align::Left)?;
+            let (name, number) = (w * 9 / 25, w / 5);
+            c.text(area(x, y, name - unit / 2, step), class.name(), small * 5 / 4, ink, top, Align::Left)?;
             let track = w - name - number;
             let thick = (step / 2).max(3);
             let at = y + (step - thick) / 2;
