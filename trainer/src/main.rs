@@ -1,7 +1,29 @@
-//! `fovea-train`: no command exists yet; it says so and exits with 2, so that no script takes silence for success.
-use std::process::ExitCode;
+//! `fovea-train`: the trainer's command line.
 
-fn main() -> ExitCode {
-    eprintln!("fovea-train: no command is built yet; see the README for what works");
-    ExitCode::from(2)
+use clap::{Parser, Subcommand};
+use fovea_trainer::{cache, split, train};
+
+/// Trains and exports the model that fovea runs.
+#[derive(Parser)]
+#[command(version, after_help = "In order: prepare, extract, train, evaluate, export.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Prepare(split::PrepareArgs),
+    Extract(cache::ExtractArgs),
+    Train(train::TrainArgs),
+    Evaluate(train::EvaluateArgs),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::Prepare(args) => split::prepare(&args),
+        Command::Extract(args) => cache::extract(&args),
+        Command::Train(args) => train::train(&args),
+        Command::Evaluate(args) => train::evaluate(&args),
+    }
 }

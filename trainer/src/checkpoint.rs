@@ -1,0 +1,150 @@
+//! Weights on disk: one safetensors file under the names of timm and torchvision.
+
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+/// A tensor in f32.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Weight {
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// Its values, row by row.
+    pub values: Vec<f32>,
+}
+
+/// Named tensors and the notes that the file carries.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Weights {
+    /// Tensors by name.
+    pub tensors: BTreeMap<String, Weight>,
+    /// Notes by name.
+    pub notes: BTreeMap<String, String>,
+}
+
+/// Why weights could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum WeightsError {
+    /// The file cannot be read or written.
+    #[error("{path}: {source}; check the path and the free space")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// Not a safetensors file of f32 or f16.
+    #[error(
+        "{path}: not a safetensors file of f32, f16 or bf16 ({reason}); convert it with the safetensors tools"
+    )]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What was met.
+        reason: String,
+    },
+    /// A tensor is not there or has another shape.
+    #[error(
+        "tensor {name} of shape {shape:?} is not in the weights; an InceptionV3 with timm's or torchvision's names is needed"
+    )]
+    Missing {
+        /// Its name.
+        name: String,
+        /// Its shape.
+        shape: Vec<usize>,
+    },
+}
+
+impl Weights {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// See [`WeightsError`].
+    pub fn read(path: &Path) -> Result<Self, WeightsError> {
+        let bytes = std::fs::read(path).map_err(|source| WeightsError::Io { path: path.into(), source })?;
+        let format = |reason: String| WeightsError::Format { path: path.into(), reason };
+        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| format(e.to_string()))?;
+        let notes = header.metadata().clone().unwrap_or_default().into_iter().collect();
+        let file = SafeTensors::deserialize(&bytes).map_err(|e| format(e.to_string()))?;
+        let mut tensors = BTreeMap::new();
+        for (name, view) in file.tensors() {
+            let data = view.data();
+            let pairs = || data.chunks_exact(2).map(|b| [b[0], b[1]]);
+            let values = match view.dtype() {
+                Dtype::F32 => {
+                    data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+                }
+                Dtype::F16 => pairs().map(|b| half::f16::from_le_bytes(b).to_f32()).collect(),
+                Dtype::BF16 => pairs().map(|b| half::bf16::from_le_bytes(b).to_f32()).collect(),
+                // Counters of batches, as torchvision has them, are no weights.
+                Dtype::I64 if name.ends_with("num_batches_tracked") => continue,
+                other => return Err(format(format!("{name} is {other:?}"))),
+            };
+            tensors.insert(name.to_string(), Weight { shape: view.shape().to_vec(), values });
+        }
+        Ok(Self { tensors, notes })
+    }
+
+    /// Writes a file, whole or not at all.
+    ///
+    /// # Errors
+    /// [`WeightsError::Io`].
+    pub fn write(&self, path: &Path) -> Result<(), WeightsError> {
+        let io = |source: std::io::Error| WeightsError::Io { path: path.into(), source };
+        let bytes: BTreeMap<&String, Vec<u8>> = self
+            .tensors
+            .iter()
+            .map(|(name, weight)| (name, weight.values.iter().flat_map(|v| v.to_le_bytes()).collect()))
+            .collect();
+        let mut views = Vec::new();
+        for (name, weight) in &self.tensors {
+            let view = TensorView::new(Dtype::F32, weight.shape.clone(), &bytes[name])
+                .map_err(|e| WeightsError::Format { path: path.into(), reason: e.to_string() })?;
+            views.push((name.as_str(), view));
+        }
+        let notes: HashMap<String, String> = self.notes.clone().into_iter().collect();
+        let data = safetensors::serialize(views, Some(notes))
+            .map_err(|e| WeightsError::Format { path: path.into(), reason: e.to_string() })?;
+        let part = path.with_extension("part");
+        std::fs::write(&part, data).map_err(io)?;
+        std::fs::rename(&part, path).map_err(io)
+    }
+
+    /// The values of a tensor that must have this shape.
+    ///
+    /// # Errors
+    /// [`WeightsError::Missing`].
+    pub fn get(&self, name: &str, shape: &[usize]) -> Result<&[f32], WeightsError> {
+        self.tensors
+            .get(name)
+            .filter(|w| w.shape == shape)
+            .map(|w| w.values.as_slice())
+            .ok_or_else(|| WeightsError::Missing { name: name.into(), shape: shape.into() })
+    }
+
+    /// Puts a tensor in.
+    pub fn set(&mut self, name: impl Into<String>, shape: &[usize], values: Vec<f32>) {
+        self.tensors.insert(name.into(), Weight { shape: shape.into(), values });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_round_trip_and_mistakes_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("w.safetensors");
+        let mut weights = Weights::default();
+        weights.set("a.weight", &[2, 3], vec![1.0, -2.0, 3.5, 0.0, 1e-9, 7.0]);
+        weights.notes.insert("head".into(), "gap".into());
+        weights.write(&path).unwrap();
+        let read = Weights::read(&path).unwrap();
+        assert_eq!(read, weights);
+        let said = read.get("a.weight", &[3, 2]).unwrap_err().to_string();
+        assert!(said.contains("a.weight") && said.contains("[3, 2]"), "{said}");
+        std::fs::write(&path, b"nothing").unwrap();
+        assert!(Weights::read(&path).unwrap_err().to_string().contains("w.safetensors"));
+    }
+}
