@@ -7,6 +7,7 @@ pub mod curves;
 pub mod device;
 pub mod network;
 pub mod nn;
+pub mod phantom;
 pub mod score;
 pub mod section;
 pub mod split;
