@@ -4,7 +4,7 @@
 //! sizes. Thicknesses were measured on normal B-scans of the Kermany set.
 
 use super::lesion::Lesions;
-use super::rng::Rng;
+use super::rng::{Rng, blur_line, gauss};
 
 /// Edges from the top down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +59,8 @@ pub struct Pose {
     pub thick: f32,
     /// Half-width of the pit in reference pixels.
     pub pit_width: f32,
+    /// Roughness of the five inner edges, column by column, in reference pixels.
+    pub rough: [Vec<f32>; 5],
     /// Row of Bruch's membrane in each column, before the retina is shifted into the picture.
     pub bruch: Vec<f32>,
 }
@@ -83,6 +85,11 @@ impl Pose {
                 (row + bow * 0.4 + tilt * x_ref * 512.0 / width as f32 - bend + wave[x] * 0.7) * down
             })
             .collect();
+        let rough = std::array::from_fn(|k| {
+            let (fine, slow) = (rng.line(width, 1.8), rng.line(width, 14.0));
+            let amount = [0.12, 0.7, 0.6, 0.8, 0.9][k];
+            fine.iter().zip(slow).map(|(f, s)| amount * (0.7 * f + 0.8 * s)).collect()
+        });
         Self {
             width,
             height,
@@ -92,7 +99,8 @@ impl Pose {
             pit,
             nasal: if rng.chance(0.5) { 1.0 } else { -1.0 },
             thick: rng.within(0.9, 1.1),
-            pit_width: rng.within(38.0, 52.0),
+            pit_width: rng.within(34.0, 50.0),
+            rough,
             bruch,
         }
     }
@@ -108,7 +116,9 @@ impl Pose {
         let off = self.off(x);
         let pit = self.pit * (-(off.abs() / self.pit_width).powf(2.2) * 0.7).exp();
         let far = (off.abs() / 260.0).min(1.4);
-        let fibres = 3.0 + 9.0 * ((off - 40.0) / 220.0).clamp(0.0, 1.2) + 2.0 * ((-off - 60.0) / 220.0).clamp(0.0, 1.0);
+        let fibres = 3.0
+            + 9.0 * ((off - 40.0) / 220.0).clamp(0.0, 1.2)
+            + 2.0 * ((-off - 60.0) / 220.0).clamp(0.0, 1.0);
         let t = self.thick;
         [
             10.5,
@@ -117,7 +127,7 @@ impl Pose {
             (19.0 - 3.0 * far + 15.0 * pit) * t,
             (8.0 - 4.0 * pit) * t,
             (10.0 - 2.0 * far) * (1.0 - 0.93 * pit) * t,
-            (29.0 - 11.0 * far.powf(1.3)) * (1.0 - 0.96 * pit) * t,
+            (31.0 - 12.0 * far.powf(1.3)) * (1.0 - 0.96 * pit) * t,
             fibres * (1.0 - 0.6 * pit) * t,
         ]
     }
@@ -126,29 +136,41 @@ impl Pose {
 impl Layers {
     /// The layers of an eye with these lesions. The whole retina is moved so that it stays in the picture.
     pub fn build(pose: &Pose, lesions: &Lesions) -> Self {
+        // The inner retina follows the outline of what lies below, not its roughness.
+        let below = |x: usize| lesions.lift * (lesions.elevation[x] + lesions.material[x] + lesions.fluid[x]);
+        let lifted: Vec<f32> = (0..pose.width).map(below).collect();
+        let lifted = blur_line(&lifted, &gauss(9.0 * pose.across));
         let mut rows: Vec<[f32; EDGES]> = (0..pose.width)
             .map(|x| {
                 let [rpe, gap, inner, onl, opl, inl, ipl, nfl] = pose.thicknesses(x).map(|t| t * pose.down);
                 let up = lesions.elevation[x];
                 let under = lesions.material[x] + lesions.fluid[x];
                 let swell = lesions.swelling[x];
-                // What is lifted from below is taken up by the outer nuclear layer, the more the stiffer the retina.
-                let taken = ((up + under) * (1.0 - lesions.lift)).min(onl * 0.62);
+                let elm = up + rpe + gap + inner + under;
+                // The outer nuclear layer takes up what the inner retina does not follow, as far as it can.
+                let onl = (onl + lifted[x] - up - under).max(onl * 0.38);
                 let heights = [
                     up,
                     up + rpe,
                     up + rpe + gap + under,
-                    up + rpe + gap + inner + under,
-                    up + rpe + gap + inner + under + onl - taken + swell * 0.55,
-                    up + rpe + gap + inner + under + onl - taken + opl + swell * 0.6,
-                    up + rpe + gap + inner + under + onl - taken + opl + inl + swell * 0.88,
-                    up + rpe + gap + inner + under + onl - taken + opl + inl + ipl + swell,
-                    up + rpe + gap + inner + under + onl - taken + opl + inl + ipl + nfl + swell,
+                    elm,
+                    elm + onl + swell * 0.55,
+                    elm + onl + opl + swell * 0.6,
+                    elm + onl + opl + inl + swell * 0.88,
+                    elm + onl + opl + inl + ipl + swell,
+                    elm + onl + opl + inl + ipl + nfl + swell,
                 ];
                 let bruch = pose.bruch[x];
                 let mut row = [bruch; EDGES];
                 for (k, height) in heights.iter().enumerate() {
                     row[EDGES - 2 - k] = bruch - height;
+                }
+                for (k, rough) in pose.rough.iter().enumerate() {
+                    row[k] += rough[x] * pose.down;
+                }
+                // Roughness may not turn thin layers over.
+                for k in (0..EDGES - 1).rev() {
+                    row[k] = row[k].min(row[k + 1]);
                 }
                 row
             })

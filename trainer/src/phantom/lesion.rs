@@ -92,7 +92,7 @@ impl Lesions {
     fn drusen(&mut self, rng: &mut Rng, pose: &Pose) {
         let count = rng.whole(3, 9);
         let spread = rng.within(45.0, 130.0) * pose.across;
-        let size = rng.within(0.75, 1.3);
+        let size = rng.within(0.6, 1.2);
         let mut place = Vec::new();
         for k in 0..count {
             let half = rng.within(7.0, 17.0) * size * pose.across;
@@ -110,7 +110,7 @@ impl Lesions {
             dome(&mut self.elevation, x, half, height);
             dome(&mut self.loss, x, half * 0.8, rng.within(0.2, 0.75));
         }
-        self.lift = rng.within(0.15, 0.35);
+        self.lift = rng.within(0.05, 0.22);
         self.content = rng.within(100.0, 135.0);
     }
 
@@ -158,7 +158,7 @@ impl Lesions {
         if rng.chance(0.7) {
             let around = centre + rng.within(-0.8, 0.8) * half;
             for _ in 0..rng.whole(3, 14) {
-                self.dot(rng, pose, (around, half * 0.45), (2.0, 4.5));
+                self.dot(rng, pose, (around, half * 0.45), (1.4, 3.6));
             }
         }
         if rng.chance(0.3) {
@@ -191,11 +191,12 @@ impl Lesions {
             .clamp(0.22 * pose.width as f32, 0.78 * pose.width as f32);
         let half = rng.within(40.0, 85.0) * pose.across;
         let kind = rng.whole(0, 2);
-        let rough = rng.line(pose.width, 6.0 * pose.across);
+        let rough = rng.line(pose.width, 3.0 * pose.across);
         let coarse = rng.line(pose.width, 16.0 * pose.across);
         if kind != 1 {
             // Fibrovascular detachment of the pigment epithelium.
-            let height = if rng.chance(0.3) { rng.within(45.0, 85.0) } else { rng.within(20.0, 45.0) } * pose.down;
+            let height =
+                if rng.chance(0.3) { rng.within(45.0, 85.0) } else { rng.within(20.0, 45.0) } * pose.down;
             bump(&mut self.elevation, centre, half, height);
             if rng.chance(0.5) {
                 let side = centre + (if rng.chance(0.5) { 1.1 } else { -1.1 }) * half;
@@ -215,10 +216,11 @@ impl Lesions {
         }
         for x in 0..pose.width {
             let share = (self.elevation[x] / (12.0 * pose.down)).min(1.0);
-            self.elevation[x] += share * (rough[x] * 1.3 + coarse[x] * 2.6) * pose.down;
+            self.elevation[x] += share * (rough[x] * 2.2 + coarse[x] * 4.0) * pose.down;
             self.elevation[x] = self.elevation[x].max(0.0);
             let share = (self.material[x] / (12.0 * pose.down)).min(1.0);
-            self.material[x] = (self.material[x] + share * (rough[x] * 1.2 + coarse[x] * 2.4) * pose.down).max(0.0);
+            self.material[x] =
+                (self.material[x] + share * (rough[x] * 1.6 + coarse[x] * 3.4) * pose.down).max(0.0);
         }
         let fluid = if rng.chance(0.75) { rng.within(9.0, 30.0) } else { 0.0 };
         if fluid > 0.0 {

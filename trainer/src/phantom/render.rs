@@ -5,7 +5,7 @@
 
 use super::anatomy::{Edge, Layers, Pose};
 use super::lesion::{Blob, Lesions};
-use super::rng::{Rng, blur_plane};
+use super::rng::{Rng, blur_line, blur_plane, gauss};
 
 /// A picture and the mask of its lesions, 8 bits a pixel, row by row.
 pub struct Phantom {
@@ -36,33 +36,42 @@ struct Take {
     vessels: Vec<Vessel>,
     choroid: (f32, f32, f32),
     choroid_depth: f32,
+    choroid_fade: f32,
     haze: f32,
-    hyaloid: Option<(f32, f32, Vec<f32>)>,
+    /// Brightness of the detached vitreous' skin, and its row in each column.
+    hyaloid: Option<(f32, Vec<f32>)>,
 }
 
 impl Take {
-    fn draw(rng: &mut Rng, pose: &Pose) -> Self {
+    fn draw(rng: &mut Rng, pose: &Pose, layers: &Layers) -> Self {
         let width = pose.width;
         let gain = rng.line(width, 60.0).iter().map(|v| 1.0 + 0.045 * v).collect();
         let streak = rng.line(width, 1.6).iter().map(|v| 1.0 + 0.03 * v).collect();
-        let vessels = (0..rng.whole(2, 7))
+        let vessels = (0..rng.whole(1, 6))
             .map(|_| Vessel {
                 x: rng.within(0.0, width as f32),
-                half: rng.within(1.2, 4.2) * pose.across,
-                shade: rng.within(0.12, 0.5),
+                half: rng.within(1.0, 3.4) * pose.across,
+                shade: rng.within(0.05, 1.0).powi(2) * 0.45,
             })
             .filter(|v| (v.x - pose.fovea).abs() > 45.0 * pose.across * pose.pit)
             .collect();
         Self {
-            bright: rng.within(0.88, 1.1),
+            bright: rng.within(0.84, 1.1),
             gain,
             streak,
             vessels,
-            choroid: (rng.within(0.9, 1.15), rng.within(0.16, 0.38), rng.within(0.2, 0.6)),
-            choroid_depth: rng.within(24.0, 42.0),
+            choroid: (rng.within(0.9, 1.15), rng.within(0.2, 0.42), rng.within(-0.3, 0.4)),
+            choroid_depth: rng.within(18.0, 34.0),
+            choroid_fade: rng.within(80.0, 150.0),
             haze: rng.within(0.0, 16.0),
             hyaloid: rng.chance(0.25).then(|| {
-                (rng.within(12.0, 45.0), rng.within(45.0, 80.0), rng.line(width, 30.0))
+                // It hangs over the retina without following it.
+                let ilm: Vec<f32> = (0..width).map(|x| layers.at(x, Edge::Ilm)).collect();
+                let (above, wave) = (rng.within(12.0, 45.0), rng.line(width, 45.0));
+                let row = blur_line(&ilm, &gauss(60.0)).into_iter().zip(&wave).zip(&ilm).map(
+                    |((row, wave), ilm)| (row - (above + 6.0 * wave) * pose.down).min(ilm - 3.0 * pose.down),
+                );
+                (rng.within(40.0, 75.0), row.collect())
             }),
         }
     }
@@ -71,7 +80,7 @@ impl Take {
 /// Paints an eye.
 pub fn render(rng: &mut Rng, pose: &Pose, lesions: &Lesions, layers: Layers) -> Phantom {
     let (width, height) = (pose.width, pose.height);
-    let take = Take::draw(rng, pose);
+    let take = Take::draw(rng, pose, &layers);
     let (sx, sy) = (pose.across, pose.down);
     let fine = rng.plane(width, height, (3.5 * sx.max(0.5), 2.5 * sy.max(0.5)));
     let coarse = rng.plane(width, height, (24.0 * sx.max(0.3), 9.0 * sy.max(0.3)));
@@ -98,7 +107,7 @@ pub fn render(rng: &mut Rng, pose: &Pose, lesions: &Lesions, layers: Layers) -> 
         let mut shaded = false;
         for y in 0..height {
             let (i, row) = (y * width + x, y as f32 + 0.5);
-            let (mut value, mut sick) = tissue(pose, lesions, &take, column, x, row, sy);
+            let (mut value, mut sick) = tissue(lesions, &take, column, x, row, sy);
             if !shaded && row > column[Edge::Nfl as usize] + 3.0 * sy {
                 light *= 1.0 - vessel;
                 shaded = true;
@@ -108,10 +117,15 @@ pub fn render(rng: &mut Rng, pose: &Pose, lesions: &Lesions, layers: Layers) -> 
             let inside = row > column[Edge::Nfl as usize] + 2.0 * sy && row < column[Edge::Elm as usize] - sy;
             if row > column[Edge::Bruch as usize] {
                 let depth = (row - column[Edge::Bruch as usize]) / sy;
-                value *= choroid(&take, vessels[i], depth) * take.streak[x];
+                value *= choroid(&take, 0.7 * vessels[i] + 0.5 * coarse[i], depth) * take.streak[x];
             } else if row > column[Edge::Ilm as usize] {
-                let grain = if (column[Edge::Inl as usize]..column[Edge::Opl as usize]).contains(&row) { 0.12 } else { 0.05 };
-                value *= 1.0 + grain * fine[i] + 0.05 * coarse[i];
+                let grain = if (column[Edge::Inl as usize]..column[Edge::Opl as usize]).contains(&row) {
+                    0.16
+                } else {
+                    0.07
+                };
+                let grain = if row > column[Edge::Ez as usize] { 0.13 } else { grain };
+                value *= 1.0 + grain * fine[i] + 0.07 * coarse[i];
                 if sick {
                     value *= 1.0 + 0.14 * coarse[i] + 0.1 * vessels[i];
                 }
@@ -143,36 +157,30 @@ pub fn render(rng: &mut Rng, pose: &Pose, lesions: &Lesions, layers: Layers) -> 
             mask[i] = if sick { 255 } else { 0 };
             if row > column[Edge::RpeBottom as usize] && row < column[Edge::Bruch as usize] {
                 light *= 1.0 - lesions.absorption / sy;
-            } else if row > column[Edge::Ez as usize] && row < column[Edge::RpeTop as usize] && lesions.material[x] > sy {
+            } else if row > column[Edge::Ez as usize]
+                && row < column[Edge::RpeTop as usize]
+                && lesions.material[x] > sy
+            {
                 light *= 1.0 - lesions.absorption * 0.7 / sy;
             }
         }
     }
-    let power = blur_plane(&power, width, (0.85, 0.8));
+    let power = blur_plane(&power, width, (1.0, 0.85));
     let mut pixels = develop(rng, &power, pose);
     margins(rng, &mut pixels, pose, &layers);
     Phantom { width, height, pixels, mask, layers }
 }
 
 /// Brightness of a place and whether it belongs to a lesion.
-fn tissue(
-    pose: &Pose,
-    lesions: &Lesions,
-    take: &Take,
-    column: &[f32],
-    x: usize,
-    row: f32,
-    sy: f32,
-) -> (f32, bool) {
+fn tissue(lesions: &Lesions, take: &Take, column: &[f32], x: usize, row: f32, sy: f32) -> (f32, bool) {
     let [ilm, nfl, ipl, inl, opl, elm, ez, top, bottom, bruch] = *column else { return (0.0, false) };
     let line = |at: f32, half: f32| (-0.5 * ((row - at) / (half * sy)).powi(2)).exp();
     let share = |from: f32, to: f32| ((row - from) / (to - from).max(0.5)).clamp(0.0, 1.0);
     let up = bottom + 2.0 * sy < bruch;
     if row < ilm {
         let mut haze = take.haze * (1.0 - row / ilm.max(1.0));
-        if let Some((height, glow, wave)) = &take.hyaloid {
-            let at = ilm.min(pose.height as f32) - (height + 5.0 * wave[x]).max(4.0) * sy;
-            haze = haze.max(glow * (-0.5 * ((row - at) / (1.6 * sy)).powi(2)).exp());
+        if let Some((glow, rows)) = &take.hyaloid {
+            haze = haze.max(glow * line(rows[x], 1.5));
         }
         return (haze, false);
     }
@@ -183,11 +191,11 @@ fn tissue(
     } else if row < ipl {
         104.0 + 10.0 * share(nfl, ipl)
     } else if row < inl {
-        82.0
+        84.0
     } else if row < opl {
         102.0
     } else if row < elm - 1.5 * sy {
-        60.0
+        60.0 + 9.0 * (lesions.swelling[x] / (30.0 * sy)).min(1.0)
     } else if row < ez {
         let membrane = 60.0 + 20.0 * line(elm, 1.1) * (1.0 - lesions.loss[x]);
         membrane.max((68.0 + 92.0 * line(ez, 1.8)) * (1.0 - 0.5 * lesions.loss[x]))
@@ -200,9 +208,10 @@ fn tissue(
         if lesions.fluid[x] > 1.5 * sy && row > ez + 2.5 * sy {
             return (20.0, true);
         }
-        86.0f32.max(160.0 * line(ez, 1.8)) * (1.0 - 0.35 * lesions.loss[x])
+        let zone = 135.0 * line(top - 0.5 * sy, 1.6);
+        96.0f32.max(165.0 * line(ez, 1.8)).max(zone) * (1.0 - 0.35 * lesions.loss[x])
     } else if row < bottom {
-        let membrane = 108.0 + 102.0 * line((top + bottom) / 2.0 + 0.8 * sy, 2.6);
+        let membrane = 116.0 + 96.0 * line((top + bottom) / 2.0 + 0.8 * sy, 2.8);
         let worn = if up { 0.07 } else { 0.0 };
         return (membrane * (1.0 - worn - 0.06 * lesions.loss[x]), up);
     } else if row < bruch {
@@ -210,7 +219,7 @@ fn tissue(
     } else {
         let depth = (row - bruch) / sy;
         let (gain, _, _) = take.choroid;
-        let decay = 78.0 * (-depth / take.choroid_depth).exp() + 22.0 * (-depth / 130.0).exp();
+        let decay = 58.0 * (-depth / take.choroid_depth).exp() + 42.0 * (-depth / take.choroid_fade).exp();
         return (gain * decay, false);
     };
     (value, false)
@@ -246,12 +255,12 @@ fn develop(rng: &mut Rng, power: &[f32], pose: &Pose) -> Vec<u8> {
     let speckle = field(looks);
     let noise = field(2);
     // Power of the noise, and how much of it the machine subtracts: more of it deep down.
-    let level = rng.within(0.00035, 0.0008);
-    let taken = rng.within(0.35, 0.8);
+    let level = rng.within(0.00022, 0.0008);
+    let taken = rng.within(0.3, 0.75);
     (0..power.len())
         .map(|i| {
             let deep = (i / width) as f32 / height as f32;
-            let floor = level * (noise[i] * (1.0 - 0.45 * deep) - taken * (0.8 + 0.25 * deep));
+            let floor = level * (noise[i] * (1.0 - 0.45 * deep) - taken * (0.85 + 0.05 * deep));
             let seen = (power[i] * speckle[i] + floor).max(0.0);
             (255.0 * seen.sqrt().sqrt() + 0.5).clamp(0.0, 250.0) as u8
         })

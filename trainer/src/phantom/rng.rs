@@ -65,8 +65,7 @@ impl Rng {
 
     /// Noise over a plane, between -1 and 1, with features of about `cell` pixels (x, y).
     pub fn plane(&mut self, width: usize, height: usize, cell: (f32, f32)) -> Vec<f32> {
-        let (columns, rows) =
-            ((width as f32 / cell.0) as usize + 2, (height as f32 / cell.1) as usize + 2);
+        let (columns, rows) = ((width as f32 / cell.0) as usize + 2, (height as f32 / cell.1) as usize + 2);
         let knots: Vec<f32> = (0..columns * rows).map(|_| self.within(-1.0, 1.0)).collect();
         let ease = |t: f32| t * t * (3.0 - 2.0 * t);
         let mut plane = Vec::with_capacity(width * height);
@@ -76,9 +75,7 @@ impl Rng {
             for x in 0..width {
                 let fx = x as f32 / cell.0;
                 let (i, tx) = (fx as usize, ease(fx.fract()));
-                let at = |j: usize| {
-                    knots[j * columns + i] * (1.0 - tx) + knots[j * columns + i + 1] * tx
-                };
+                let at = |j: usize| knots[j * columns + i] * (1.0 - tx) + knots[j * columns + i + 1] * tx;
                 plane.push(at(j) * (1.0 - ty) + at(j + 1) * ty);
             }
         }
