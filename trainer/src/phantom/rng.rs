@@ -57,10 +57,14 @@ impl Rng {
 
     /// Noise along a line, mean 0, deviation about 1, smooth over `length` samples.
     pub fn line(&mut self, count: usize, length: f32) -> Vec<f32> {
-        let white: Vec<f32> = (0..count).map(|_| self.normal()).collect();
         let kernel = gauss(length);
         let norm = kernel.iter().map(|k| k * k).sum::<f32>().sqrt();
-        blur_line(&white, &kernel).iter().map(|v| v / norm).collect()
+        // Longer than asked by the kernel, so that the ends are as quiet as the middle.
+        let white: Vec<f32> = (0..count + kernel.len() - 1).map(|_| self.normal()).collect();
+        white
+            .windows(kernel.len())
+            .map(|window| window.iter().zip(&kernel).map(|(v, tap)| v * tap).sum::<f32>() / norm)
+            .collect()
     }
 
     /// Noise over a plane, between -1 and 1, with features of about `cell` pixels (x, y).
