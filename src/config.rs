@@ -23,6 +23,8 @@ pub struct Config {
     pub hold: NonZeroU32,
     /// Seconds without a sign of life from the source after which the finding leaves the screen.
     pub stale_after: Seconds,
+    /// Seconds after which an engine that does not answer is given up: a fault on the screen.
+    pub answer_within: Seconds,
     /// Width and height of the screen in pixels.
     pub size: Size,
 }
@@ -37,6 +39,7 @@ impl Default for Config {
             region: None,
             hold: NonZeroU32::MIN,
             stale_after: Seconds(2.0),
+            answer_within: Seconds(20.0),
             size: Size { width: 1280, height: 720 },
         }
     }

@@ -5,6 +5,8 @@
 
 #[cfg(feature = "appliance")]
 pub mod appliance;
+#[cfg(feature = "appliance")]
+pub mod capture;
 pub mod class;
 #[cfg(feature = "appliance")]
 pub mod config;

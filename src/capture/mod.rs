@@ -1,0 +1,202 @@
+//! Where pictures come from: sources behind one URI ([`Source`]) and one trait ([`Feed`]).
+//!
+//! A source runs on a thread of its own and speaks through a [`Port`]. It gives signs of life while it waits, so that
+//! one that hangs in the system is told from one that has nothing new, and it waits until a picture is taken, so that
+//! none is lost and none piles up in memory.
+
+mod folder;
+mod replay;
+
+pub use folder::Folder;
+pub use replay::Replay;
+
+use crate::Frame;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Why a source cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CaptureError {
+    /// No source has this name.
+    #[error("'{0}' is no source: write folder:DIR or replay:DIR?fps=N&loop=true")]
+    Source(String),
+    /// The source's folder is not there.
+    #[error("{0}: no such folder; check --source or 'source' in fovea.toml")]
+    Folder(PathBuf),
+    /// A replay has nothing to play.
+    #[error("{0}: no picture (jpeg, png, tiff, bmp) in the folder; give a folder with B-scans")]
+    NoPicture(PathBuf),
+}
+
+/// A source of frames.
+pub trait Feed: Send {
+    /// Gives pictures until there are no more or until a call of `port` returns false, which means that the appliance
+    /// ended. Returns why it ended, for the screen.
+    fn run(&mut self, port: &Port) -> String;
+}
+
+/// What a source says besides its pictures.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// It is at work.
+    Alive,
+    /// Something that is no picture was left out, in a line.
+    Note(String),
+    /// It cannot see pictures any more, and why.
+    Lost(String),
+    /// It has no more pictures, and why.
+    Ended(String),
+}
+
+/// A source's way to the appliance.
+pub struct Port {
+    signal: Box<dyn Fn(Signal) -> bool + Send>,
+    frames: SyncSender<Arc<Frame>>,
+    halt: Arc<AtomicBool>,
+    beat: Duration,
+}
+
+impl Port {
+    /// A port that hands signals to `signal` (false: nobody listens any more) and pictures to `frames`, until `halt` is
+    /// set; it signs at least every `beat`.
+    pub fn new(
+        signal: impl Fn(Signal) -> bool + Send + 'static,
+        frames: SyncSender<Arc<Frame>>,
+        halt: Arc<AtomicBool>,
+        beat: Duration,
+    ) -> Self {
+        Self { signal: Box::new(signal), frames, halt, beat }
+    }
+
+    /// Says something; false when the appliance ended.
+    pub fn say(&self, signal: Signal) -> bool {
+        !self.halt.load(Ordering::Relaxed) && (self.signal)(signal)
+    }
+
+    /// Sleeps with signs of life; false when the appliance ended.
+    pub fn rest(&self, time: Duration) -> bool {
+        self.wait(time, true)
+    }
+
+    /// Sleeps without a sign of life, as a source does that has lost its signal.
+    pub fn pause(&self, time: Duration) -> bool {
+        self.wait(time, false)
+    }
+
+    fn wait(&self, time: Duration, alive: bool) -> bool {
+        let end = Instant::now() + time;
+        loop {
+            if self.halt.load(Ordering::Relaxed) || (alive && !self.say(Signal::Alive)) {
+                return false;
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return true;
+            }
+            thread::sleep(left.min(self.beat));
+        }
+    }
+
+    /// Hands a picture on, waiting until it can be taken; false when the appliance ended.
+    pub fn give(&self, frame: Frame) -> bool {
+        let mut frame = Arc::new(frame);
+        loop {
+            match self.frames.try_send(frame) {
+                Ok(()) => return self.say(Signal::Alive),
+                Err(TrySendError::Disconnected(_)) => return false,
+                Err(TrySendError::Full(back)) => frame = back,
+            }
+            if !self.rest(self.beat.min(Duration::from_millis(20))) {
+                return false;
+            }
+        }
+    }
+}
+
+/// A source by its name.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Source {
+    /// A folder that is watched for new files.
+    Folder(PathBuf),
+    /// The pictures of a folder in the order of their names.
+    Replay {
+        /// The folder.
+        folder: PathBuf,
+        /// Pictures a second; fewer when they cannot be read so fast.
+        fps: f64,
+        /// Begin again after the last.
+        again: bool,
+    },
+}
+
+impl Source {
+    /// Reads `folder:DIR` or `replay:DIR?fps=N&loop=true` (without them one a second, once).
+    ///
+    /// # Errors
+    /// See [`CaptureError`].
+    pub fn parse(uri: &str) -> Result<Self, CaptureError> {
+        let wrong = || CaptureError::Source(uri.into());
+        let (kind, rest) = uri.split_once(':').ok_or_else(wrong)?;
+        let source = match kind {
+            "folder" => Source::Folder(rest.into()),
+            "replay" => {
+                // A folder's name may hold a question mark, so options are what follows the last one.
+                let (folder, options) = match rest.rsplit_once('?') {
+                    Some((folder, options)) if !Path::new(rest).is_dir() => (folder, options),
+                    _ => (rest, ""),
+                };
+                let (mut fps, mut again) = (1.0, false);
+                for option in options.split('&').filter(|o| !o.is_empty()) {
+                    match option.split_once('=') {
+                        Some(("fps", n)) => fps = n.parse().map_err(|_| wrong())?,
+                        Some(("loop", yes)) => again = yes.parse().map_err(|_| wrong())?,
+                        _ => return Err(wrong()),
+                    }
+                }
+                if !(0.01..=1000.0).contains(&fps) {
+                    return Err(wrong());
+                }
+                Source::Replay { folder: folder.into(), fps, again }
+            }
+            _ => return Err(wrong()),
+        };
+        let (Source::Folder(folder) | Source::Replay { folder, .. }) = &source;
+        if !folder.is_dir() {
+            return Err(CaptureError::Folder(folder.clone()));
+        }
+        if matches!(source, Source::Replay { .. }) && pictures(folder).is_ok_and(|list| list.is_empty()) {
+            return Err(CaptureError::NoPicture(folder.clone()));
+        }
+        Ok(source)
+    }
+
+    /// The source at work.
+    pub fn feed(&self) -> Box<dyn Feed> {
+        match self {
+            Source::Folder(folder) => Box::new(Folder::new(folder)),
+            Source::Replay { folder, fps, again } => Box::new(Replay::new(folder, *fps, *again)),
+        }
+    }
+}
+
+/// The picture files of a folder by name. Hidden files are none: programs keep halves and notes there.
+fn pictures(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut list = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let path = entry.path();
+        let hidden = entry.file_name().to_string_lossy().starts_with('.');
+        if !hidden && crate::frame::is_picture(&path) && path.is_file() {
+            list.push(path);
+        }
+    }
+    list.sort();
+    Ok(list)
+}
+
+#[cfg(test)]
+mod tests;

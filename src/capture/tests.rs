@@ -1,0 +1,210 @@
+use super::*;
+use std::fs;
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, sync_channel};
+
+/// A source at work, and what it gave and said.
+struct Rig {
+    frames: Receiver<Arc<Frame>>,
+    said: Arc<Mutex<Vec<Signal>>>,
+    halt: Arc<AtomicBool>,
+    thread: Option<thread::JoinHandle<String>>,
+}
+
+impl Rig {
+    fn start(mut feed: Box<dyn Feed>) -> Self {
+        let (give, frames) = sync_channel(1);
+        let (said, halt) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
+        let list = Arc::clone(&said);
+        let signal = move |signal| {
+            list.lock().unwrap().push(signal);
+            true
+        };
+        let port = Port::new(signal, give, Arc::clone(&halt), Duration::from_millis(50));
+        let thread = Some(thread::spawn(move || feed.run(&port)));
+        Self { frames, said, halt, thread }
+    }
+
+    fn folder(folder: &Path) -> Self {
+        Self::start(Source::parse(&format!("folder:{}", folder.display())).unwrap().feed())
+    }
+
+    /// Names of the pictures that come within `time`.
+    fn within(&self, time: Duration) -> Vec<String> {
+        let end = Instant::now() + time;
+        let mut names = Vec::new();
+        while let Ok(frame) = self.frames.recv_timeout(end.saturating_duration_since(Instant::now())) {
+            names.push(Path::new(&frame.origin).file_name().unwrap().to_string_lossy().into_owned());
+        }
+        names
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let note = |signal: &Signal| match signal {
+            Signal::Note(text) => Some(text.clone()),
+            _ => None,
+        };
+        self.said.lock().unwrap().iter().filter_map(note).collect()
+    }
+
+    fn last(&self) -> Signal {
+        self.said.lock().unwrap().last().cloned().unwrap_or(Signal::Alive)
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        self.halt.store(true, Ordering::Relaxed);
+        let ended = self.thread.take().map(thread::JoinHandle::join);
+        if !thread::panicking() {
+            ended.unwrap().unwrap();
+        }
+    }
+}
+
+fn bytes(value: u8, format: image::ImageFormat) -> Vec<u8> {
+    let picture = image::GrayImage::from_fn(96, 64, |x, y| image::Luma([value ^ (x * 5 + y * 3) as u8]));
+    let mut out = std::io::Cursor::new(Vec::new());
+    picture.write_to(&mut out, format).unwrap();
+    out.into_inner()
+}
+
+fn png(value: u8) -> Vec<u8> {
+    bytes(value, image::ImageFormat::Png)
+}
+
+fn set_age(path: &Path, seconds: u64) {
+    let time = std::time::SystemTime::now() - Duration::from_secs(seconds);
+    fs::File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn every_file_is_given_once_and_the_oldest_first() {
+    let folder = tempfile::tempdir().unwrap();
+    for (k, name) in ["c.png", "a.png", "d.png", "b.png"].iter().enumerate() {
+        fs::write(folder.path().join(name), png(k as u8)).unwrap();
+        set_age(&folder.path().join(name), 1000 - 100 * k as u64);
+    }
+    fs::write(folder.path().join("note.txt"), "no picture").unwrap();
+    fs::write(folder.path().join(".half.png"), "hidden").unwrap();
+    let rig = Rig::folder(folder.path());
+    assert_eq!(rig.within(SECOND), ["c.png", "a.png", "d.png", "b.png"]);
+    // Many new ones at once: none is lost, though only one is held at a time.
+    for k in 0..20 {
+        fs::write(folder.path().join(format!("new{k:02}.png")), png(100 + k)).unwrap();
+    }
+    let mut names = rig.within(SECOND * 3);
+    names.sort();
+    let all: Vec<String> = (0..20).map(|k| format!("new{k:02}.png")).collect();
+    assert_eq!(names, all);
+    assert_eq!(rig.notes(), [""; 0]);
+}
+
+#[test]
+fn unchanged_bytes_under_a_name_are_not_given_again_and_changed_ones_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.png");
+    fs::write(&path, png(1)).unwrap();
+    let rig = Rig::folder(folder.path());
+    assert_eq!(rig.within(SECOND * 2), ["a.png"]);
+    fs::write(&path, png(1)).unwrap();
+    assert_eq!(rig.within(SECOND * 2), [""; 0], "the same bytes, written again");
+    fs::remove_file(&path).unwrap();
+    assert_eq!(rig.within(SECOND), [""; 0]);
+    fs::write(&path, png(1)).unwrap();
+    assert_eq!(rig.within(SECOND * 2), [""; 0], "gone and back");
+    fs::write(&path, png(2)).unwrap();
+    assert_eq!(rig.within(SECOND * 2), ["a.png"]);
+}
+
+#[test]
+fn a_file_that_grows_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    for format in [image::ImageFormat::Png, image::ImageFormat::Jpeg] {
+        let rig = Rig::folder(folder.path());
+        let name = format!("slow.{}", format.extensions_str()[0]);
+        let (path, all) = (folder.path().join(&name), bytes(7, format));
+        // Pauses longer than the settling time: what is read meanwhile is half a file.
+        let parts: Vec<&[u8]> = all.chunks(all.len() / 3 + 1).collect();
+        let mut file = fs::File::create(&path).unwrap();
+        for part in parts {
+            std::io::Write::write_all(&mut file, part).unwrap();
+            assert_eq!(rig.within(SECOND), [""; 0], "{name} is not complete or not settled");
+        }
+        assert_eq!(rig.within(SECOND * 5), [name.as_str()]);
+        assert_eq!(rig.notes(), [""; 0]);
+        drop(rig);
+        fs::remove_file(&path).unwrap();
+    }
+}
+
+#[test]
+fn broken_files_are_reported_once_and_stop_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let old = folder.path().join("old.png");
+    fs::write(&old, "no picture").unwrap();
+    set_age(&old, 600);
+    let rig = Rig::folder(folder.path());
+    assert_eq!(rig.within(SECOND), [""; 0]);
+    assert!(rig.notes().len() == 1 && rig.notes()[0].contains("old.png"), "{:?}", rig.notes());
+    // A young one is tried again for about eight seconds; others do not wait for it.
+    fs::write(folder.path().join("young.png"), "").unwrap();
+    fs::write(folder.path().join("good.png"), png(3)).unwrap();
+    assert_eq!(rig.within(SECOND * 3), ["good.png"]);
+    assert_eq!(rig.notes().len(), 1);
+    assert_eq!(rig.within(SECOND * 8), [""; 0]);
+    assert!(rig.notes().len() == 2 && rig.notes()[1].contains("young.png"), "{:?}", rig.notes());
+}
+
+#[test]
+fn a_folder_that_goes_is_lost_and_one_that_comes_back_goes_on() {
+    let place = tempfile::tempdir().unwrap();
+    let (folder, away) = (place.path().join("in"), place.path().join("away"));
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("a.png"), png(1)).unwrap();
+    let rig = Rig::folder(&folder);
+    assert_eq!(rig.within(SECOND * 2), ["a.png"]);
+    fs::rename(&folder, &away).unwrap();
+    let gone = Instant::now();
+    while !matches!(rig.last(), Signal::Lost(_)) {
+        assert!(gone.elapsed() < SECOND, "{:?}", rig.last());
+        thread::sleep(Duration::from_millis(10));
+    }
+    fs::write(away.join("b.png"), png(2)).unwrap();
+    assert_eq!(rig.within(SECOND), [""; 0]);
+    assert!(matches!(rig.last(), Signal::Lost(why) if why.contains("put the folder back")));
+    fs::rename(&away, &folder).unwrap();
+    assert_eq!(rig.within(SECOND * 2), ["b.png"], "a.png is known");
+    assert_eq!(rig.last(), Signal::Alive);
+}
+
+#[test]
+fn a_replay_plays_in_order_and_over_again() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, value) in [("b.png", 1), ("a.png", 2)] {
+        fs::write(folder.path().join(name), png(value)).unwrap();
+    }
+    fs::write(folder.path().join("bad.png"), "no picture").unwrap();
+    let once =
+        Rig::start(Source::parse(&format!("replay:{}?fps=50", folder.path().display())).unwrap().feed());
+    assert_eq!(once.within(SECOND), ["a.png", "b.png"]);
+    assert_eq!(once.notes().len(), 1);
+    let uri = format!("replay:{}?fps=50&loop=true", folder.path().display());
+    let again = Rig::start(Source::parse(&uri).unwrap().feed());
+    let names: Vec<String> = again.frames.iter().take(5).map(|frame| frame.origin.clone()).collect();
+    assert!(names[0].ends_with("a.png") && names[4].ends_with("a.png"), "{names:?}");
+}
+
+#[test]
+fn wrong_sources_are_refused() {
+    for uri in ["tape:x", "folder", "replay:.?fps=0", "replay:.?fps=x", "replay:.?loop=2", "replay:.?sped=1"]
+    {
+        assert!(matches!(Source::parse(uri), Err(CaptureError::Source(_))), "{uri}");
+    }
+    assert!(matches!(Source::parse("folder:/no/such/place"), Err(CaptureError::Folder(_))));
+    let empty = tempfile::tempdir().unwrap();
+    let uri = format!("replay:{}", empty.path().display());
+    assert!(matches!(Source::parse(&uri), Err(CaptureError::NoPicture(_))));
+}
