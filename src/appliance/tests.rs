@@ -1,6 +1,5 @@
 use super::*;
 use std::path::Path;
-use std::sync::Mutex;
 use std::sync::atomic::AtomicU32;
 use std::time::Instant;
 

@@ -7,13 +7,11 @@ use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-/// Time between two looks into the folder.
+/// Time between two looks into the folder; a file is read once it kept its size and time for 0.8 of it.
 const LOOK: Duration = Duration::from_millis(500);
-/// A file is read once it kept its size and time for so long.
-const SETTLED: Duration = Duration::from_millis(400);
 /// A file whose last change is so long past is not being written.
 const OLD: Duration = Duration::from_secs(30);
-/// Times that a young file which cannot be read is tried again: after 0.5, 1, 2 and 4 seconds.
+/// Times that a young file which cannot be read is tried again: after 1, 2, 4 and 8 looks.
 const TRIES: u32 = 4;
 /// Larger files are no B-scans and are not taken into memory.
 const MAX_BYTES: u64 = 256 << 20;
@@ -55,6 +53,7 @@ impl Known {
 /// and hash: pictures are read one at a time, when they can be taken.
 pub struct Folder {
     folder: PathBuf,
+    look: Duration,
     mount: bool,
     first: bool,
     known: HashMap<PathBuf, Known>,
@@ -64,8 +63,14 @@ pub struct Folder {
 impl Folder {
     /// Watches `folder`.
     pub fn new(folder: &Path) -> Self {
+        Self::with_pace(folder, LOOK)
+    }
+
+    /// Watches `folder` at another pace.
+    pub(super) fn with_pace(folder: &Path, look: Duration) -> Self {
         Self {
             folder: folder.into(),
+            look,
             mount: is_mount(folder),
             first: true,
             known: HashMap::new(),
@@ -94,7 +99,7 @@ impl Folder {
             if (new || known.stamp != stamp) && known.phase != Phase::Queued {
                 known.stamp = stamp;
                 known.tries = 0;
-                known.phase = Phase::Settling(if known.young() { now + SETTLED } else { now });
+                known.phase = Phase::Settling(if known.young() { now + self.look.mul_f32(0.8) } else { now });
             }
             if matches!(known.phase, Phase::Settling(when) if when <= now) {
                 known.phase = Phase::Queued;
@@ -126,7 +131,7 @@ impl Folder {
         }
         let bytes = std::fs::read(path);
         let fresh = known.young();
-        let later = Phase::Settling(Instant::now() + Duration::from_millis(500 << known.tries.min(TRIES)));
+        let later = Phase::Settling(Instant::now() + self.look * (1 << known.tries.min(TRIES)));
         if fresh && stamp(path) != Some(before) {
             // It grew meanwhile. That is no failed try.
             known.phase = later;
@@ -168,10 +173,10 @@ impl Feed for Folder {
         let over = || "the appliance ended".to_string();
         let mut looked: Option<Instant> = None;
         loop {
-            if looked.is_none_or(|at| at.elapsed() >= LOOK) {
+            if looked.is_none_or(|at| at.elapsed() >= self.look) {
                 if let Err(why) = self.look() {
                     looked = None;
-                    if !port.say(Signal::Lost(why)) || !port.pause(LOOK / 2) {
+                    if !port.say(Signal::Lost(why)) || !port.pause(self.look / 2) {
                         return over();
                     }
                     continue;
@@ -184,7 +189,7 @@ impl Feed for Folder {
                     Some(Err(note)) => port.say(Signal::Note(note)),
                     None => port.say(Signal::Alive),
                 },
-                None => port.rest(LOOK / 4),
+                None => port.rest(self.look / 4),
             };
             if !on {
                 return over();

@@ -1,20 +1,33 @@
 use super::*;
+use image::ImageEncoder;
+use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use std::path::Path;
 
 const SIZES: [(u32, u32); 3] = [(480, 320), (1280, 720), (1920, 1080)];
 
+/// A retina in flat bands: what a phantom or a real scan has in speckle would make the golden pictures large.
 fn scan() -> Frame {
-    let pixels = (0..496u32 * 768)
+    const BANDS: [(i32, u8); 8] =
+        [(-95, 165), (-84, 110), (-56, 84), (-46, 100), (-38, 60), (-20, 150), (-15, 95), (-10, 200)];
+    let pixels = (0..248 * 384)
         .map(|i| {
-            let (x, y) = ((i % 768) as i32, (i / 768) as i32);
-            let dip = (x - 384) * (x - 384) / 1200;
-            let noise = (i.wrapping_mul(2_654_435_761) >> 27) as i32;
-            let depth = y - 300 + dip / 3;
-            (noise + if (-90 + dip / 4..60).contains(&depth) { 90 + (depth * 7 % 50).abs() } else { 8 })
-                .clamp(0, 255) as u8
+            let (x, y) = (i % 384 * 2 - 384, i / 384 * 2);
+            let bruch = 300 - x * x / 3600;
+            let pit = 34 - (x * x / 90).min(34);
+            let depth = y - bruch;
+            // The inner layers give way in the pit; below lies the choroid, paler with depth.
+            let band = BANDS
+                .iter()
+                .rev()
+                .find(|(top, _)| depth >= *top + if *top < -38 { pit * (-38 - *top) / 57 } else { 0 });
+            match band {
+                None => 12,
+                Some(_) if depth >= 0 => (90 - depth / 6 * 3).max(12) as u8,
+                Some((_, grey)) => *grey,
+            }
         })
         .collect();
-    Frame::new(768, 496, pixels, "synthetic").unwrap()
+    Frame::new(384, 248, pixels, "synthetic").unwrap()
 }
 
 fn map() -> [f32; 64] {
@@ -80,7 +93,9 @@ fn golden_pictures() {
             let file = format!("{name}-{w}x{h}.png");
             let save = |folder: &Path| {
                 std::fs::create_dir_all(folder).unwrap();
-                image::save_buffer(folder.join(&file), picture.rgb(), w, h, image::ExtendedColorType::Rgb8)
+                let to = std::fs::File::create(folder.join(&file)).unwrap();
+                PngEncoder::new_with_quality(to, CompressionType::Best, FilterType::Adaptive)
+                    .write_image(picture.rgb(), w, h, image::ExtendedColorType::Rgb8)
                     .unwrap();
             };
             if bless {
