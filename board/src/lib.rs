@@ -92,11 +92,25 @@ impl Display for PngFolder {
 #[cfg(feature = "window")]
 mod window {
     use super::{Display, DisplayError};
+    use std::cell::Cell;
+    use std::rc::Rc;
+
+    /// Notes that Escape went down; asked now and then, the window would miss a short press.
+    struct Escape(Rc<Cell<bool>>);
+
+    impl minifb::InputCallback for Escape {
+        fn add_char(&mut self, _: u32) {}
+
+        fn set_key_state(&mut self, key: minifb::Key, down: bool) {
+            self.0.set(self.0.get() || (down && key == minifb::Key::Escape));
+        }
+    }
 
     /// A window of the desktop, opened with the first picture.
     #[derive(Default)]
     pub struct Desktop {
         window: Option<minifb::Window>,
+        escape: Rc<Cell<bool>>,
     }
 
     impl Display for Desktop {
@@ -104,9 +118,10 @@ mod window {
             let failed = |error: minifb::Error| DisplayError::Window(error.to_string());
             let (w, h) = (width as usize, height as usize);
             if self.window.is_none() {
-                self.window = Some(
-                    minifb::Window::new("fovea", w, h, minifb::WindowOptions::default()).map_err(failed)?,
-                );
+                let mut window =
+                    minifb::Window::new("fovea", w, h, minifb::WindowOptions::default()).map_err(failed)?;
+                window.set_input_callback(Box::new(Escape(Rc::clone(&self.escape))));
+                self.window = Some(window);
             }
             let pixels: Vec<u32> =
                 rgb.chunks_exact(3).map(|p| u32::from_be_bytes([0, p[0], p[1], p[2]])).collect();
@@ -119,7 +134,7 @@ mod window {
         fn open(&mut self) -> bool {
             self.window.as_mut().is_none_or(|window| {
                 window.update();
-                window.is_open() && !window.is_key_down(minifb::Key::Escape)
+                window.is_open() && !self.escape.get()
             })
         }
 
