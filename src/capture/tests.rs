@@ -213,3 +213,32 @@ fn wrong_sources_are_refused() {
     let uri = format!("replay:{}", empty.path().display());
     assert!(matches!(Source::parse(&uri), Err(CaptureError::NoPicture(_))));
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_disk_that_is_pulled_leaves_an_empty_folder_and_is_lost() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path().join("disk");
+    fs::create_dir(&folder).unwrap();
+    let system = |command: &str, words: &[&str]| {
+        let run = std::process::Command::new(command).args(words).arg(&folder).output();
+        run.is_ok_and(|run| run.status.success())
+    };
+    let mount = || system("mount", &["-t", "tmpfs", "none"]);
+    if !mount() {
+        println!("skipped: no right to mount a disk");
+        return;
+    }
+    let rig = Rig::folder(&folder);
+    fs::write(folder.join("a.png"), png(1)).unwrap();
+    assert_eq!(rig.within(SECOND), ["a.png"]);
+    assert!(system("umount", &["--lazy"]));
+    assert_eq!(rig.within(SECOND / 2), [""; 0]);
+    let lost = rig.last();
+    assert!(folder.is_dir() && mount());
+    fs::write(folder.join("b.png"), png(2)).unwrap();
+    let back = rig.within(SECOND);
+    assert!(system("umount", &["--lazy"]));
+    assert!(matches!(&lost, Signal::Lost(why) if why.contains("not mounted")), "{lost:?}");
+    assert_eq!(back, ["b.png"]);
+}
