@@ -115,7 +115,7 @@ pub fn run(args: &PhantomArgs) -> anyhow::Result<()> {
         std::fs::create_dir_all(&folder).with_context(|| format!("{}: cannot be made", folder.display()))?;
     }
     let bar = if args.count > 8 {
-        indicatif::ProgressBar::new(u64::from(args.count))
+        crate::bar(args.count as usize, "phantoms")
     } else {
         indicatif::ProgressBar::hidden()
     };
