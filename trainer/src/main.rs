@@ -1,7 +1,15 @@
-//! `fovea-train`: no command exists yet; it says so and exits with 2, so that no script takes silence for success.
-use std::process::ExitCode;
+//! `fovea-train`: makes models for fovea.
+use clap::Parser;
 
-fn main() -> ExitCode {
-    eprintln!("fovea-train: no command is built yet; see the README for what works");
-    ExitCode::from(2)
+#[derive(Parser)]
+#[command(version, about)]
+enum Command {
+    /// Make a model package from a checkpoint
+    Export(fovea_trainer::export::ExportArgs),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Command::parse() {
+        Command::Export(args) => fovea_trainer::export::run(&args),
+    }
 }

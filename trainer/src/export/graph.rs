@@ -6,7 +6,7 @@
 
 use super::fold::{Checkpoint, Folded, HIDDEN, Head};
 use super::quantise::{bias_shift, quantise};
-use crate::network::{Block, Conv, Node, inception_v3};
+use crate::network::{Block, Conv, Node, convs, inception_v3};
 use fovea::engine::{FEATURE_CHANNELS, FEATURE_SIDE};
 use fovea::model::onnx;
 use fovea::prepare::SIDE;
@@ -73,11 +73,16 @@ pub fn int8(checkpoint: &Checkpoint, quantisation: Quantisation<'_>, expose: boo
 }
 
 /// Names of a graph's outputs after `logits` and `features` when it is built with `expose`: every activation that needs
-/// a scale (the last block's is `features` itself), and the average pools, whose means the biases need.
+/// a scale (the last block's is `features` itself), and the pools before convolutions, whose means the biases need.
 pub fn exposed() -> Vec<String> {
     let mut names = scaled();
     names.retain(|name| name != LAST);
     for block in inception_v3(1) {
+        for pair in block.nodes.windows(2) {
+            if let [Node::Conv(conv), Node::MaxPool] = pair {
+                names.push(format!("{}.pool", conv.name));
+            }
+        }
         if let Some(Node::Fork(branches)) = block.nodes.last()
             && branches.iter().any(|branch| branch[0] == Node::AveragePool)
         {
@@ -85,6 +90,22 @@ pub fn exposed() -> Vec<String> {
         }
     }
     names
+}
+
+/// Channels of every output that [`exposed`] names, and of `features`.
+pub fn channels() -> BTreeMap<String, usize> {
+    let mut channels = BTreeMap::from([("features".to_owned(), FEATURE_CHANNELS)]);
+    let mut input = 1;
+    for block in inception_v3(1) {
+        for conv in convs(&block.nodes) {
+            channels.insert(conv.name.clone(), conv.output);
+            channels.insert(format!("{}.pool", conv.name), conv.output);
+        }
+        channels.insert(format!("{}.pool", block.name), input);
+        channels.insert(block.name.into(), block.channels);
+        input = block.channels;
+    }
+    channels
 }
 
 /// An activation on its way through the graph.
@@ -318,10 +339,8 @@ impl<'a> Builder<'a> {
             wire.name = "pixels".into();
             self.requantise("image", "pixels", "image");
         }
-        let mut sizes = BTreeMap::new();
         for block in inception_v3(1) {
             wire = self.block(&block, wire);
-            sizes.insert(block.name, (block.channels, block.side));
         }
         self.head();
         let output = onnx::ValueInfo::of_f32;
