@@ -188,7 +188,7 @@ pub fn phantoms(network: &Network, folder: &Path, preparation: &Preparation) -> 
     for (path, input) in &all {
         let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         // Masks lie beside the pictures.
-        if stem.ends_with("mask") {
+        if stem.ends_with("mask") || path.iter().any(|part| part == "masks") {
             continue;
         }
         let parent = path.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();

@@ -12,6 +12,8 @@ mod quantise;
 mod runner;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 
 use anyhow::{Context, Result, bail, ensure};
 use calibrate::{Method, Statistics};

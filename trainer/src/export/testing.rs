@@ -44,3 +44,16 @@ pub fn checkpoint(kind: &str) -> Checkpoint {
     };
     Checkpoint { convs, head, metadata: Default::default(), sha256: String::new() }
 }
+
+/// A picture of stripes, blobs and noise: `seed` says which.
+pub fn picture(seed: u64) -> fovea::prepare::NetworkInput {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let (a, b) = (rng.random_range(0.02f32..0.2), rng.random_range(0.02f32..0.2));
+    let mut input = Box::new([0; fovea::prepare::SIDE * fovea::prepare::SIDE]);
+    for (i, pixel) in input.iter_mut().enumerate() {
+        let (x, y) = ((i % fovea::prepare::SIDE) as f32, (i / fovea::prepare::SIDE) as f32);
+        let layers = 90.0 + 60.0 * (x * a).sin() + 60.0 * (y * b).cos();
+        *pixel = (layers + rng.random_range(-30.0f32..30.0)).clamp(0.0, 255.0) as u8;
+    }
+    fovea::prepare::NetworkInput(input)
+}
