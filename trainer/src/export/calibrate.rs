@@ -49,7 +49,10 @@ impl Histogram {
     /// An infinite or undefined value.
     pub fn add(&mut self, values: &[f32]) -> Result<()> {
         let max = values.iter().fold(0f32, |m, v| if v.is_finite() { m.max(*v) } else { f32::INFINITY });
-        anyhow::ensure!(max.is_finite(), "the network's activations are not finite; the checkpoint is unusable");
+        anyhow::ensure!(
+            max.is_finite(),
+            "the network's activations are not finite; the checkpoint is unusable"
+        );
         self.max = self.max.max(max);
         while f64::from(max) >= 2f64.powi(self.exponent) {
             self.widen(self.exponent + 1);

@@ -23,7 +23,8 @@ fn words(command: &str) -> String {
 
 /// The commands that made the model: those that the checkpoint tells of, then this one.
 pub fn commands(metadata: &BTreeMap<String, String>) -> Vec<String> {
-    let told = metadata.iter().filter(|(key, _)| key.starts_with("command")).flat_map(|(_, text)| text.lines());
+    let told =
+        metadata.iter().filter(|(key, _)| key.starts_with("command")).flat_map(|(_, text)| text.lines());
     let mut all: Vec<String> = told.map(words).filter(|line| !line.is_empty()).collect();
     let own: Vec<String> = std::env::args().skip(1).collect();
     all.push(words(&format!("fovea-train {}", own.join(" "))));
@@ -37,7 +38,12 @@ fn table(text: &mut String, counts: &Confusion) {
         let c = class.index();
         let [a, b, d, e] = counts[c];
         let (sensitivity, specificity) = (measure::sensitivity(counts, c), measure::specificity(counts, c));
-        let _ = writeln!(text, "| {class} | {a} | {b} | {d} | {e} | {} | {} |", brief(&sensitivity), brief(&specificity));
+        let _ = writeln!(
+            text,
+            "| {class} | {a} | {b} | {d} | {e} | {} | {} |",
+            brief(&sensitivity),
+            brief(&specificity)
+        );
     }
     text.push('\n');
 }
@@ -54,7 +60,8 @@ pub fn summary(report: &Report) -> String {
         let _ = writeln!(text, "{name}: int8 {}", measure::accuracy(&part.int8_confusion()));
     }
     let _ = writeln!(text, "temperature {:.3}, threshold {:.2}", report.temperature, report.threshold);
-    let _ = writeln!(text, "gate: limit {:.2}, validation passes {}", report.gate.limit, report.gate.validation);
+    let _ =
+        writeln!(text, "gate: limit {:.2}, validation passes {}", report.gate.limit, report.gate.validation);
     let _ = writeln!(text, "gate: test passes {}", report.gate.test);
     if let Some(refused) = &report.gate.refused {
         let _ = writeln!(text, "gate: pictures that are no B-scans refused {refused}");
@@ -120,7 +127,8 @@ fn evaluation(text: &mut String, report: &Report) {
 
 fn calibration(text: &mut String, report: &Report) {
     let t = report.temperature;
-    let _ = writeln!(text, "## Confidence\n\nTemperature {t:.3}, fitted on validation by likelihood (int8).\n");
+    let _ =
+        writeln!(text, "## Confidence\n\nTemperature {t:.3}, fitted on validation by likelihood (int8).\n");
     text.push_str("| part | NLL at 1 | NLL | ECE at 1 | ECE | answered | right of these |\n|---|---:|---:|---:|---:|---|---|\n");
     for (name, part) in [("validation", &report.validation), ("test", &report.test)] {
         let (truth, logits) = (&part.truth, part.int8_logits());
@@ -224,7 +232,8 @@ pub fn manifest(
         toml::Value::from(args.model_version.as_str()),
         report.head
     );
-    let sums = files.iter().map(|(name, bytes)| ((*name).to_owned(), package::sha256(bytes).into())).collect();
+    let sums =
+        files.iter().map(|(name, bytes)| ((*name).to_owned(), package::sha256(bytes).into())).collect();
     let tables = [
         ("preparation", toml::Table::try_from(preparation)?),
         ("calibration", calibration),

@@ -119,9 +119,7 @@ pub fn fold_grey(weight: &[f32], channels: usize, taps: usize) -> Vec<f32> {
     weight
         .chunks_exact(channels * taps)
         .flat_map(|filter| {
-            (0..taps).map(|t| {
-                (0..channels).map(|c| f64::from(filter[c * taps + t])).sum::<f64>() as f32
-            })
+            (0..taps).map(|t| (0..channels).map(|c| f64::from(filter[c * taps + t])).sum::<f64>() as f32)
         })
         .collect()
 }
@@ -150,28 +148,31 @@ impl Source<'_> {
                 view.shape()
             )));
         }
-        let values: Vec<f32> = view.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        let values: Vec<f32> =
+            view.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
         if values.iter().any(|v| !v.is_finite()) {
-            return Err(self.error(format!("`{name}` holds infinite or undefined numbers; the training diverged")));
+            return Err(
+                self.error(format!("`{name}` holds infinite or undefined numbers; the training diverged"))
+            );
         }
         Ok(values)
     }
 
-    /// Weights under `{prefix}.{weight}` with the norm under `{prefix}.bn`, folded.
-    fn folded(&self, prefix: &str, weight: &str, shape: [usize; 4]) -> Result<Folded, CheckpointError> {
+    /// A convolution's weights with the norm under `{norm}.bn`, folded.
+    fn folded(&self, weight: &str, norm: &str, shape: [usize; 4]) -> Result<Folded, CheckpointError> {
         let o = [shape[0]];
-        let mut weight = self.get(&format!("{prefix}.{weight}"), &shape)?;
-        let gamma_name = format!("{prefix}.bn.weight");
+        let mut weight = self.get(weight, &shape)?;
+        let gamma_name = format!("{norm}.bn.weight");
         let gamma = if self.has(&gamma_name) { Some(self.get(&gamma_name, &o)?) } else { None };
-        let var = self.get(&format!("{prefix}.bn.running_var"), &o)?;
+        let var = self.get(&format!("{norm}.bn.running_var"), &o)?;
         if var.iter().any(|v| *v < 0.0) {
-            return Err(self.error(format!("`{prefix}.bn.running_var` holds negative numbers")));
+            return Err(self.error(format!("`{norm}.bn.running_var` holds negative numbers")));
         }
         let bias = fold_norm(
             &mut weight,
             gamma.as_deref(),
-            &self.get(&format!("{prefix}.bn.bias"), &o)?,
-            &self.get(&format!("{prefix}.bn.running_mean"), &o)?,
+            &self.get(&format!("{norm}.bn.bias"), &o)?,
+            &self.get(&format!("{norm}.bn.running_mean"), &o)?,
             &var,
         );
         Ok(Folded { shape, weight, bias })
@@ -191,7 +192,7 @@ impl Source<'_> {
                 fc2_bias: self.get("head.fc2.bias", &[4])?,
             }),
             "conv" => {
-                let conv = self.folded("head", "conv.weight", [HIDDEN, FEATURE_CHANNELS, 1, 1])?;
+                let conv = self.folded("head.conv.weight", "head.conv", [HIDDEN, FEATURE_CHANNELS, 1, 1])?;
                 Ok(Head::Conv {
                     conv: conv.weight,
                     conv_bias: conv.bias,
@@ -232,7 +233,8 @@ impl Checkpoint {
         for (i, Conv { name, input, output, kernel, .. }) in
             inception_v3(3).iter().flat_map(|block| convs(&block.nodes)).enumerate()
         {
-            let mut conv = source.folded(name, "conv.weight", [*output, *input, kernel[0], kernel[1]])?;
+            let shape = [*output, *input, kernel[0], kernel[1]];
+            let mut conv = source.folded(&format!("{name}.conv.weight"), name, shape)?;
             if i == 0 {
                 conv.weight = fold_grey(&conv.weight, 3, kernel[0] * kernel[1]);
                 conv.shape[1] = 1;
@@ -271,6 +273,57 @@ mod tests {
         // Two filters of three channels and two taps.
         let weight: Vec<f32> = (0..12).map(|v| v as f32).collect();
         assert_eq!(fold_grey(&weight, 3, 2), [0.0 + 2.0 + 4.0, 1.0 + 3.0 + 5.0, 24.0, 27.0]);
+    }
+
+    // The names and shapes of the seam with the training: both heads are read, and a missing tensor is named.
+    #[test]
+    fn checkpoints_of_both_heads_are_read() {
+        let mut shapes: Vec<(String, Vec<usize>)> = Vec::new();
+        let norm = |shapes: &mut Vec<(String, Vec<usize>)>, name: &str, o: usize| {
+            for part in ["bias", "running_mean", "running_var"] {
+                shapes.push((format!("{name}.bn.{part}"), vec![o]));
+            }
+        };
+        for block in inception_v3(3) {
+            for c in convs(&block.nodes) {
+                shapes.push((
+                    format!("{}.conv.weight", c.name),
+                    vec![c.output, c.input, c.kernel[0], c.kernel[1]],
+                ));
+                norm(&mut shapes, &c.name, c.output);
+            }
+        }
+        let mut conv = shapes.clone();
+        conv.push(("head.conv.weight".into(), vec![64, 2048, 1, 1]));
+        norm(&mut conv, "head.conv", 64);
+        conv.extend([("head.fc.weight".into(), vec![4, 4096]), ("head.fc.bias".into(), vec![4])]);
+        let mut gap = shapes;
+        for (name, shape) in [
+            ("fc1.weight", vec![64, 2048]),
+            ("fc1.bias", vec![64]),
+            ("fc2.weight", vec![4, 64]),
+            ("fc2.bias", vec![4]),
+        ] {
+            gap.push((format!("head.{name}"), shape));
+        }
+        let zeros = vec![0u8; 4 * 448 * 384 * 9];
+        for (kind, mut shapes) in [("conv", conv), ("gap", gap)] {
+            let encode = |shapes: &[(String, Vec<usize>)]| {
+                let views = shapes.iter().map(|(name, shape)| {
+                    let bytes = &zeros[..4 * shape.iter().product::<usize>()];
+                    (name, safetensors::tensor::TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap())
+                });
+                let metadata = std::collections::HashMap::from([("head".to_owned(), kind.to_owned())]);
+                safetensors::serialize(views, Some(metadata)).unwrap()
+            };
+            let read = Checkpoint::decode(&encode(&shapes), Path::new("a.safetensors")).unwrap();
+            assert_eq!((read.head.kind(), read.convs.len()), (kind, 94));
+            assert_eq!(read.convs["Conv2d_1a_3x3"].shape, [32, 1, 3, 3]);
+            let (lost, _) = shapes.pop().unwrap();
+            let error =
+                Checkpoint::decode(&encode(&shapes), Path::new("a.safetensors")).unwrap_err().to_string();
+            assert!(error.contains("a.safetensors") && error.contains(&lost), "{error}");
+        }
     }
 
     #[test]

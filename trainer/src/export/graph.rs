@@ -272,10 +272,9 @@ impl<'a> Builder<'a> {
                     self.average_pool(&from, &name);
                     vec![Wire { name, scale: from.scale }]
                 }
-                Node::Fork(branches) => branches
-                    .iter()
-                    .flat_map(|branch| self.steps(branch, from.clone(), block, true))
-                    .collect(),
+                Node::Fork(branches) => {
+                    branches.iter().flat_map(|branch| self.steps(branch, from.clone(), block, true)).collect()
+                }
             };
         }
         wires
@@ -350,10 +349,9 @@ impl<'a> Builder<'a> {
         ];
         if expose {
             // Without a shape: only our own runner reads these.
-            self.graph.output.extend(exposed().into_iter().map(|name| onnx::ValueInfo {
-                name: Some(name),
-                r#type: None,
-            }));
+            self.graph
+                .output
+                .extend(exposed().into_iter().map(|name| onnx::ValueInfo { name: Some(name), r#type: None }));
         }
         self.graph.input = vec![output("image", &[1, 1, SIDE, SIDE])];
         self.graph.name = Some("inception_v3".into());
@@ -383,14 +381,16 @@ mod tests {
         assert_eq!(names.len(), 94 - (3 * 4 + 2 + 4 * 4 + 2 + 2 * 6) + 11);
         assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len());
         assert!(names.contains(&"Mixed_7c".into()) && !names.contains(&"Stem".into()));
-        assert!(names.contains(&"Mixed_7b.branch3x3_1".into()) && !names.contains(&"Mixed_7b.branch3x3_2a".into()));
+        assert!(
+            names.contains(&"Mixed_7b.branch3x3_1".into())
+                && !names.contains(&"Mixed_7b.branch3x3_2a".into())
+        );
     }
 
     // Every value that a node reads was made before, nothing is made twice, and every constant is read.
     #[test]
     fn graphs_are_whole() {
-        let scales: Scales =
-            scaled().into_iter().chain(["image".into()]).map(|name| (name, 0.05)).collect();
+        let scales: Scales = scaled().into_iter().chain(["image".into()]).map(|name| (name, 0.05)).collect();
         for kind in ["gap", "conv"] {
             let checkpoint = testing::checkpoint(kind);
             let quantisation = Quantisation { scales: &scales, means: None };
@@ -411,7 +411,13 @@ mod tests {
                 }
                 assert!(graph.output.iter().all(|o| known.contains(o.name.as_ref().unwrap())));
                 assert!(constants.is_subset(&read));
-                assert!(graph.initializer.iter().filter(|t| t.data_type == Some(1)).all(|t| t.f32s().unwrap().iter().all(|v| v.is_finite())));
+                assert!(
+                    graph.initializer.iter().filter(|t| t.data_type == Some(1)).all(|t| t
+                        .f32s()
+                        .unwrap()
+                        .iter()
+                        .all(|v| v.is_finite()))
+                );
             }
         }
     }

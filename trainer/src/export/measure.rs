@@ -145,7 +145,8 @@ pub fn ece(truth: &[usize], logits: &[[f32; 4]], temperature: f64) -> f64 {
         bin.1 += p[best];
         bin.2 += f64::from(u8::from(best == *t));
     }
-    bins.iter().map(|(_, confidence, right)| (confidence - right).abs()).sum::<f64>() / truth.len().max(1) as f64
+    bins.iter().map(|(_, confidence, right)| (confidence - right).abs()).sum::<f64>()
+        / truth.len().max(1) as f64
 }
 
 /// The temperature with the least [`nll`], between 0.05 and 20, by golden section on its logarithm (the loss has one
@@ -186,7 +187,13 @@ pub fn coverage(truth: &[usize], logits: &[[f32; 4]], temperature: f64, threshol
 
 /// The least threshold (in steps of 0.01 from 0.30) at which `target` of the answered are right, but never one that
 /// answers less than `least` of all.
-pub fn choose_threshold(truth: &[usize], logits: &[[f32; 4]], temperature: f64, target: f64, least: f64) -> f64 {
+pub fn choose_threshold(
+    truth: &[usize],
+    logits: &[[f32; 4]],
+    temperature: f64,
+    target: f64,
+    least: f64,
+) -> f64 {
     let mut chosen = 0.30;
     for step in 30..100 {
         let threshold = f64::from(step) / 100.0;
@@ -259,7 +266,13 @@ mod tests {
             let l: [f32; 4] = std::array::from_fn(|_| (unit() * 12.0) as f32);
             let p = probabilities(&l, 2.5);
             let mut u = unit();
-            let t = p.iter().position(|p| { u -= p; u <= 0.0 }).unwrap_or(3);
+            let t = p
+                .iter()
+                .position(|p| {
+                    u -= p;
+                    u <= 0.0
+                })
+                .unwrap_or(3);
             truth.push(t);
             logits.push(l);
         }

@@ -244,17 +244,18 @@ fn choose(
 ) -> Result<(Vec<Candidate>, usize, fovea::model::onnx::Model)> {
     let mut candidates: Vec<Candidate> = Vec::new();
     let mut models = Vec::new();
-    let mut try_one = |method: Method, bias_correction: bool, candidates: &mut Vec<Candidate>| -> Result<()> {
-        let scales = statistics.scales(method);
-        let means = bias_correction.then_some(&statistics.means);
-        let model = graph::int8(checkpoint, Quantisation { scales: &scales, means }, false);
-        let network = Network::new(&model, threads)?;
-        let candidate = validation.candidate(method, bias_correction, &network)?;
-        eprintln!("{candidate}");
-        candidates.push(candidate);
-        models.push(model);
-        Ok(())
-    };
+    let mut try_one =
+        |method: Method, bias_correction: bool, candidates: &mut Vec<Candidate>| -> Result<()> {
+            let scales = statistics.scales(method);
+            let means = bias_correction.then_some(&statistics.means);
+            let model = graph::int8(checkpoint, Quantisation { scales: &scales, means }, false);
+            let network = Network::new(&model, threads)?;
+            let candidate = validation.candidate(method, bias_correction, &network)?;
+            eprintln!("{candidate}");
+            candidates.push(candidate);
+            models.push(model);
+            Ok(())
+        };
     for method in Method::ALL {
         try_one(method, false, &mut candidates)?;
     }

@@ -1,6 +1,6 @@
 //! The model package's files, written whole or not at all.
 
-use super::fold::{Head, HIDDEN};
+use super::fold::{HIDDEN, Head};
 use anyhow::{Context, Result, bail};
 use fovea::engine::{FEATURE_CHANNELS, FEATURE_SIDE};
 use safetensors::tensor::TensorView;
@@ -62,7 +62,8 @@ impl Gate {
     pub fn fit(pooled: &[&[f32]]) -> Self {
         let n = pooled.len().max(1) as f64;
         let channels = pooled.first().map_or(0, |p| p.len());
-        let moment = |c: usize, f: &dyn Fn(f64) -> f64| pooled.iter().map(|p| f(f64::from(p[c]))).sum::<f64>() / n;
+        let moment =
+            |c: usize, f: &dyn Fn(f64) -> f64| pooled.iter().map(|p| f(f64::from(p[c]))).sum::<f64>() / n;
         let mean: Vec<f64> = (0..channels).map(|c| moment(c, &|v| v)).collect();
         let deviation: Vec<f64> =
             mean.iter().enumerate().map(|(c, m)| moment(c, &|v| (v - m).powi(2)).sqrt()).collect();
@@ -116,7 +117,8 @@ pub fn write(out: &Path, files: &[(&str, Vec<u8>)]) -> Result<()> {
     for (name, bytes) in files {
         let path = fresh.join(name);
         let mut file = std::fs::File::create(&path)?;
-        std::io::Write::write_all(&mut file, bytes).with_context(|| format!("{}: cannot be written", path.display()))?;
+        std::io::Write::write_all(&mut file, bytes)
+            .with_context(|| format!("{}: cannot be written", path.display()))?;
         file.sync_all()?;
     }
     if out.exists() {
@@ -145,13 +147,16 @@ mod tests {
         let other = folder.path().join("other");
         std::fs::create_dir(&other).unwrap();
         std::fs::write(other.join("thesis.doc"), "dear").unwrap();
-        assert!(write(&other, &[("manifest.toml", vec![])]).unwrap_err().to_string().contains("no model package"));
+        assert!(
+            write(&other, &[("manifest.toml", vec![])]).unwrap_err().to_string().contains("no model package")
+        );
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "no temporary folder stays");
     }
 
     #[test]
     fn gate_distance_is_one_on_its_own_pictures() {
-        let pooled: Vec<Vec<f32>> = (0..50).map(|i| vec![(i % 7) as f32, 5.0 + (i % 3) as f32, 0.0]).collect();
+        let pooled: Vec<Vec<f32>> =
+            (0..50).map(|i| vec![(i % 7) as f32, 5.0 + (i % 3) as f32, 0.0]).collect();
         let slices: Vec<&[f32]> = pooled.iter().map(Vec::as_slice).collect();
         let gate = Gate::fit(&slices);
         let mean = slices.iter().map(|p| gate.distance(p)).sum::<f32>() / 50.0;

@@ -34,8 +34,6 @@ pub struct Row {
 /// A prepared picture with its label.
 #[derive(Clone, Debug)]
 pub struct Picture {
-    /// Path relative to the folder of pictures.
-    pub path: PathBuf,
     /// The label.
     pub class: Class,
     /// Whose eye it is.
@@ -66,7 +64,8 @@ fn parse_split(text: &str) -> Result<Vec<Row>> {
     let mut parts = std::collections::BTreeMap::new();
     for (i, line) in lines.filter(|(_, line)| !line.trim().is_empty()) {
         let fields: Vec<&str> = line.split(',').map(str::trim).collect();
-        let field = |c: usize| fields.get(c).copied().with_context(|| format!("line {}: too few fields", i + 1));
+        let field =
+            |c: usize| fields.get(c).copied().with_context(|| format!("line {}: too few fields", i + 1));
         let row = Row {
             path: field(path)?.into(),
             class: field(class)?.parse().with_context(|| format!("line {}", i + 1))?,
@@ -99,7 +98,7 @@ pub fn load(rows: &[Row], folder: &Path, preparation: &Preparation) -> Result<Ve
             let frame = Frame::read(&folder.join(&row.path))?;
             let input = preparation.prepare(&frame, None)?;
             bar.inc(1);
-            Ok(Picture { path: row.path.clone(), class: row.class, patient: row.patient.clone(), input })
+            Ok(Picture { class: row.class, patient: row.patient.clone(), input })
         })
         .collect();
     bar.finish();
@@ -114,7 +113,8 @@ pub fn load_folder(folder: &Path, preparation: &Preparation) -> Result<Vec<(Path
     let mut folders = vec![folder.to_path_buf()];
     let mut files = Vec::new();
     while let Some(folder) = folders.pop() {
-        let list = std::fs::read_dir(&folder).with_context(|| format!("{}: cannot be read", folder.display()))?;
+        let list =
+            std::fs::read_dir(&folder).with_context(|| format!("{}: cannot be read", folder.display()))?;
         for entry in list {
             let path = entry?.path();
             if path.is_dir() { folders.push(path) } else { files.push(path) }
@@ -123,11 +123,14 @@ pub fn load_folder(folder: &Path, preparation: &Preparation) -> Result<Vec<(Path
     files.sort();
     let known = ["jpg", "jpeg", "png", "bmp", "tif", "tiff"];
     files.retain(|f| {
-        f.extension().and_then(|e| e.to_str()).is_some_and(|e| known.contains(&e.to_ascii_lowercase().as_str()))
+        f.extension()
+            .and_then(|e| e.to_str())
+            .is_some_and(|e| known.contains(&e.to_ascii_lowercase().as_str()))
     });
     let mut out = Vec::new();
     for path in files {
-        match Frame::read(&path).map_err(anyhow::Error::from).and_then(|f| Ok(preparation.prepare(&f, None)?)) {
+        match Frame::read(&path).map_err(anyhow::Error::from).and_then(|f| Ok(preparation.prepare(&f, None)?))
+        {
             Ok(input) => out.push((path, input)),
             Err(error) => eprintln!("skipped: {error:#}"),
         }
@@ -179,9 +182,13 @@ mod tests {
 
     #[test]
     fn splits_are_read_and_leaks_refused() {
-        let good = "path,class,patient,split,width\nCNV/a.jpeg,CNV,7,train,512\nDME/b.jpeg,DME,8,test,512\n\n";
+        let good =
+            "path,class,patient,split,width\nCNV/a.jpeg,CNV,7,train,512\nDME/b.jpeg,DME,8,test,512\n\n";
         let rows = parse_split(good).unwrap();
-        assert_eq!(rows[1], Row { path: "DME/b.jpeg".into(), class: Class::Dme, patient: "8".into(), part: Part::Test });
+        assert_eq!(
+            rows[1],
+            Row { path: "DME/b.jpeg".into(), class: Class::Dme, patient: "8".into(), part: Part::Test }
+        );
         for (bad, word) in [
             ("path,class,patient\n", "split"),
             ("path,class,patient,split\na,CNV,1,train\nb,CNV,1,test\n", "two parts"),

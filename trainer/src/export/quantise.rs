@@ -45,9 +45,9 @@ pub fn quantise(conv: &Folded, input_scale: f32) -> QuantConv {
             scale = 1e-12;
         }
         let bias_scale = input_scale * scale;
-        out.weight.extend(filter.iter().map(|w| {
-            (w / scale).round_ties_even().clamp(-WEIGHT_MAX, WEIGHT_MAX) as i8
-        }));
+        out.weight.extend(
+            filter.iter().map(|w| (w / scale).round_ties_even().clamp(-WEIGHT_MAX, WEIGHT_MAX) as i8),
+        );
         out.weight_scale.push(scale);
         out.bias.push((bias / bias_scale).round_ties_even().clamp(-BIAS_MAX, BIAS_MAX) as i32);
         out.bias_scale.push(bias_scale);
@@ -115,7 +115,8 @@ mod tests {
         let q = quantise(&conv, 1.0);
         let mean = [1.0, 2.0, 3.0, 4.0];
         let exact: f64 = conv.weight.iter().zip(mean).map(|(w, m)| f64::from(*w) * m).sum();
-        let got: f64 = q.weight.iter().zip(mean).map(|(w, m)| f64::from(*w) * f64::from(q.weight_scale[0]) * m).sum();
+        let got: f64 =
+            q.weight.iter().zip(mean).map(|(w, m)| f64::from(*w) * f64::from(q.weight_scale[0]) * m).sum();
         assert!((f64::from(bias_shift(&conv, &q, &mean)[0]) - (got - exact)).abs() < 1e-5);
     }
 }

@@ -11,7 +11,6 @@ use fovea::Class;
 fn pictures(count: u64) -> Vec<Picture> {
     (0..count)
         .map(|seed| Picture {
-            path: format!("{seed}.png").into(),
             class: Class::Normal,
             patient: seed.to_string(),
             input: testing::picture(seed),
@@ -38,7 +37,12 @@ fn int8_answers_nearly_as_f32() {
         for (f, q) in exact.iter().zip(&quantised) {
             let size = f.logits.iter().fold(0f32, |m, v| m.max(v.abs()));
             for c in 0..4 {
-                assert!((f.logits[c] - q.logits[c]).abs() < 0.1 * size, "{kind}: {:?} {:?}", f.logits, q.logits);
+                assert!(
+                    (f.logits[c] - q.logits[c]).abs() < 0.1 * size,
+                    "{kind}: {:?} {:?}",
+                    f.logits,
+                    q.logits
+                );
             }
             // Every feature is a whole number of steps of the last scale.
             let steps = f64::from(q.pooled[7]) * 64.0 / f64::from(scales["Mixed_7c"]);
