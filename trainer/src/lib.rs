@@ -5,6 +5,7 @@ pub mod cache;
 pub mod checkpoint;
 pub mod curves;
 pub mod device;
+pub mod export;
 pub mod network;
 pub mod nn;
 pub mod phantom;

@@ -1,7 +1,7 @@
 //! `fovea-train`: the trainer's command line.
 
 use clap::{Parser, Subcommand};
-use fovea_trainer::{cache, phantom, split, train};
+use fovea_trainer::{cache, export, phantom, split, train};
 
 /// Trains and exports the model that fovea runs.
 #[derive(Parser)]
@@ -17,6 +17,7 @@ enum Command {
     Extract(cache::ExtractArgs),
     Train(train::TrainArgs),
     Evaluate(train::EvaluateArgs),
+    Export(export::ExportArgs),
     Phantom(phantom::PhantomArgs),
 }
 
@@ -26,6 +27,7 @@ fn main() -> anyhow::Result<()> {
         Command::Extract(args) => cache::extract(&args),
         Command::Train(args) => train::train(&args),
         Command::Evaluate(args) => train::evaluate(&args),
+        Command::Export(args) => export::run(&args),
         Command::Phantom(args) => phantom::run(&args),
     }
 }

@@ -1,0 +1,266 @@
+//! `fovea-train export`: from a checkpoint to a model package, with the int8 network chosen and measured on the way.
+
+mod calibrate;
+mod card;
+mod evaluate;
+mod fold;
+mod graph;
+mod measure;
+mod package;
+mod pictures;
+mod quantise;
+mod runner;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+use anyhow::{Context, Result, bail, ensure};
+use calibrate::{Method, Statistics};
+use evaluate::{Candidate, Evaluation};
+use fold::Checkpoint;
+use fovea::Class;
+use fovea::model::golden_input;
+use fovea::prepare::Preparation;
+use graph::Quantisation;
+use package::Gate;
+use pictures::{Part, Picture, Row};
+use prost::Message;
+use runner::Network;
+use std::path::PathBuf;
+
+/// Makes a model package from a checkpoint: folds batch norm and the grey input, quantises to int8, measures, writes.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ExportArgs {
+    /// The checkpoint of `fovea-train train` (.safetensors)
+    #[arg(long)]
+    pub checkpoint: PathBuf,
+    /// The split of `fovea-train prepare` that the checkpoint was trained with
+    #[arg(long)]
+    pub split: PathBuf,
+    /// The folder that the split's paths are relative to
+    #[arg(long)]
+    pub data: PathBuf,
+    /// The package's folder; replaced if there is one
+    #[arg(long)]
+    pub out: PathBuf,
+    /// Phantoms to classify for the card (class by folder or file name)
+    #[arg(long)]
+    pub phantoms: Option<PathBuf>,
+    /// Pictures that are no B-scans, for the card: how many the gate refuses
+    #[arg(long)]
+    pub not_oct: Option<PathBuf>,
+    /// Training pictures to calibrate activations with
+    #[arg(long, default_value_t = 200)]
+    pub calibration: usize,
+    /// The model's name
+    #[arg(long, default_value = "oct-inception-v3")]
+    pub name: String,
+    /// The model's version
+    #[arg(long, default_value = "0.1.0")]
+    pub model_version: String,
+    /// Refuse to export when int8 loses more than this share of validation pictures against f32
+    #[arg(long, default_value_t = 0.01)]
+    pub max_loss: f64,
+    /// Abstain so that this share of the answered validation pictures is right
+    #[arg(long, default_value_t = 0.99)]
+    pub target_accuracy: f64,
+    /// But answer at least this share of them
+    #[arg(long, default_value_t = 0.85)]
+    pub least_coverage: f64,
+    /// Pictures computed at once; all cores without it
+    #[arg(long)]
+    pub threads: Option<usize>,
+    /// For trials: at most so many pictures of each part (the card says so)
+    #[arg(long)]
+    pub limit: Option<usize>,
+}
+
+/// All that the card and the manifest state.
+struct Report {
+    head: &'static str,
+    candidates: Vec<Candidate>,
+    chosen: usize,
+    calibration: usize,
+    layers: Vec<(String, f64)>,
+    validation: Evaluation,
+    test: Evaluation,
+    train_accuracy: measure::Share,
+    temperature: f64,
+    threshold: f64,
+    gate: GateReport,
+    phantoms: Option<measure::Share>,
+    metadata: std::collections::BTreeMap<String, String>,
+    checkpoint: (String, String),
+    commands: Vec<String>,
+    limit: Option<usize>,
+}
+
+/// What the gate does.
+struct GateReport {
+    limit: f32,
+    validation: measure::Share,
+    test: measure::Share,
+    refused: Option<measure::Share>,
+}
+
+/// Share of validation pictures that the gate's limit must let through, and the room above that quantile for pictures
+/// of patients that validation does not hold.
+const GATE_SHARE: f64 = 0.995;
+const GATE_ROOM: f32 = 1.25;
+
+/// Runs the command.
+///
+/// # Errors
+/// Bad input, an int8 network that loses too much, Ctrl-C; the package is then not written.
+pub fn run(args: &ExportArgs) -> Result<()> {
+    runner::stop_on_ctrl_c();
+    let threads = args.threads.unwrap_or_else(rayon::current_num_threads);
+    let checkpoint = Checkpoint::read(&args.checkpoint)?;
+    let preparation = Preparation::default();
+    let rows = pictures::read_split(&args.split)?;
+    let part = |part: Part| -> Result<Vec<Picture>> {
+        let mut of_part: Vec<Row> = rows.iter().filter(|row| row.part == part).cloned().collect();
+        if let Some(limit) = args.limit {
+            let keys: Vec<(Class, &str)> = of_part.iter().map(|r| (r.class, r.patient.as_str())).collect();
+            of_part = pictures::stratified(&keys, limit).into_iter().map(|i| of_part[i].clone()).collect();
+        }
+        if of_part.is_empty() {
+            bail!("{}: no picture of the {part:?} part; make the split again", args.split.display());
+        }
+        pictures::load(&of_part, &args.data, &preparation)
+    };
+    let (train, validation, test) = (part(Part::Train)?, part(Part::Validation)?, part(Part::Test)?);
+
+    let keys: Vec<(Class, &str)> = train.iter().map(|p| (p.class, p.patient.as_str())).collect();
+    let calibration: Vec<&Picture> =
+        pictures::stratified(&keys, args.calibration).into_iter().map(|i| &train[i]).collect();
+    let exposed = Network::new(&graph::float(&checkpoint, true), threads)?;
+    let statistics = Statistics::collect(&exposed, &calibration)?;
+
+    let float = Network::new(&graph::float(&checkpoint, false), threads)?;
+    let mut validation = Evaluation::start(validation, &float, "f32 on validation")?;
+    let (candidates, chosen, model) = choose(&checkpoint, &statistics, &validation, threads)?;
+    let best = &candidates[chosen];
+    let loss = validation.float_accuracy().value() - best.accuracy.value();
+    ensure!(
+        loss <= args.max_loss,
+        "int8 ({best}) loses {:.1} points of accuracy on validation where {:.1} are allowed; calibrate with more \
+         pictures, train longer, or raise --max-loss",
+        loss * 100.0,
+        args.max_loss * 100.0
+    );
+
+    let scales = statistics.scales(best.method);
+    let means = best.bias_correction.then_some(&statistics.means);
+    let quantisation = Quantisation { scales: &scales, means };
+    let quantised = Network::new(&graph::int8(&checkpoint, quantisation, true), threads)?;
+    let layers = evaluate::layer_errors(&exposed, &quantised, &calibration[..calibration.len().min(4)])?;
+    drop((exposed, quantised));
+
+    let onnx = model.encode_to_vec();
+    let int8 = Network::load(&onnx, threads)?;
+    validation.finish(&int8, "int8 on validation")?;
+    let mut test = Evaluation::start(test, &float, "f32 on test")?;
+    test.finish(&int8, "int8 on test")?;
+    let on_train = int8.answers(train.iter().map(|p| &p.input), "int8 on training")?;
+    let truth: Vec<usize> = train.iter().map(|p| p.class.index()).collect();
+    let train_accuracy = measure::accuracy(&measure::confusion(&truth, &on_train));
+
+    let logits = validation.int8_logits();
+    let temperature = measure::fit_temperature(&validation.truth, &logits);
+    let (target, least) = (args.target_accuracy, args.least_coverage);
+    let threshold = measure::choose_threshold(&validation.truth, &logits, temperature, target, least);
+
+    let pooled: Vec<&[f32]> = on_train.iter().map(|a| a.pooled.as_slice()).collect();
+    let gate = Gate::fit(&pooled);
+    let limit = GATE_ROOM * measure::quantile(&validation.distances(&gate), GATE_SHARE);
+    let passing = |distances: &[f32]| {
+        measure::Share::wilson(distances.iter().filter(|d| **d <= limit).count(), distances.len())
+    };
+    let refused = match &args.not_oct {
+        None => None,
+        Some(folder) => {
+            let pictures = pictures::load_folder(folder, &preparation)?;
+            let answers = int8.answers(pictures.iter().map(|(_, input)| input), "not OCT")?;
+            let far = answers.iter().filter(|a| gate.distance(&a.pooled) > limit).count();
+            Some(measure::Share::wilson(far, answers.len()))
+        }
+    };
+    let gate_report = GateReport {
+        limit,
+        validation: passing(&validation.distances(&gate)),
+        test: passing(&test.distances(&gate)),
+        refused,
+    };
+    let phantoms = match &args.phantoms {
+        None => None,
+        Some(folder) => Some(evaluate::phantoms(&int8, folder, &preparation)?),
+    };
+    let golden = int8.answers([&golden_input()], "golden picture")?;
+    let golden = golden.first().context("the golden picture has no answer")?.logits;
+
+    let file_name = args.checkpoint.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let report = Report {
+        head: checkpoint.head.kind(),
+        candidates,
+        chosen,
+        calibration: calibration.len(),
+        layers,
+        validation,
+        test,
+        train_accuracy,
+        temperature,
+        threshold,
+        gate: gate_report,
+        phantoms,
+        commands: card::commands(&checkpoint.metadata),
+        metadata: checkpoint.metadata.clone(),
+        checkpoint: (file_name, checkpoint.sha256.clone()),
+        limit: args.limit,
+    };
+    let mut files: Vec<(&str, Vec<u8>)> = vec![
+        ("model.onnx", onnx),
+        ("head.safetensors", package::head_file(&checkpoint.head)?),
+        ("gate.safetensors", gate.file()?),
+        ("MODEL_CARD.md", card::card(args, &report).into_bytes()),
+        ("NOTICE", card::NOTICE.as_bytes().to_vec()),
+    ];
+    let manifest = card::manifest(args, &report, &preparation, &scales, golden, &files)?;
+    files.push(("manifest.toml", manifest.into_bytes()));
+    runner::check_stop()?;
+    package::write(&args.out, &files)?;
+    println!("{}", card::summary(&report));
+    println!("written: {}", args.out.display());
+    Ok(())
+}
+
+/// Quantises in every way, evaluates each on validation, and returns the table, the best and its graph.
+fn choose(
+    checkpoint: &Checkpoint,
+    statistics: &Statistics,
+    validation: &Evaluation,
+    threads: usize,
+) -> Result<(Vec<Candidate>, usize, fovea::model::onnx::Model)> {
+    let mut candidates: Vec<Candidate> = Vec::new();
+    let mut models = Vec::new();
+    let mut try_one =
+        |method: Method, bias_correction: bool, candidates: &mut Vec<Candidate>| -> Result<()> {
+            let scales = statistics.scales(method);
+            let means = bias_correction.then_some(&statistics.means);
+            let model = graph::int8(checkpoint, Quantisation { scales: &scales, means }, false);
+            let network = Network::new(&model, threads)?;
+            let candidate = validation.candidate(method, bias_correction, &network)?;
+            eprintln!("{candidate}");
+            candidates.push(candidate);
+            models.push(model);
+            Ok(())
+        };
+    for method in Method::ALL {
+        try_one(method, false, &mut candidates)?;
+    }
+    let method = candidates[evaluate::best(&candidates)].method;
+    try_one(method, true, &mut candidates)?;
+    let chosen = evaluate::best(&candidates);
+    Ok((candidates, chosen, models.swap_remove(chosen)))
+}
