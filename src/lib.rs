@@ -9,7 +9,9 @@ pub mod class;
 #[cfg(feature = "appliance")]
 pub mod config;
 pub mod engine;
+pub mod explain;
 pub mod frame;
+pub mod model;
 pub mod prepare;
 #[cfg(feature = "appliance")]
 pub mod screen;
