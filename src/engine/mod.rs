@@ -94,8 +94,10 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 /// [`EngineError`]; with `auto` only when no engine works.
 pub fn open(name: &str, package: &Package) -> Result<Box<dyn Engine>, EngineError> {
     if name != "auto" {
-        let (_, make) =
-            ENGINES.iter().find(|(known, _)| *known == name).ok_or_else(|| EngineError::Unknown(name.into()))?;
+        let (_, make) = ENGINES
+            .iter()
+            .find(|(known, _)| *known == name)
+            .ok_or_else(|| EngineError::Unknown(name.into()))?;
         return proved(make(package)?, package);
     }
     let mut failed = Vec::new();

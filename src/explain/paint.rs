@@ -39,15 +39,19 @@ pub fn overlay(frame: &Frame, region: Option<Region>, map: &Map) -> Vec<u8> {
     let mut rgb = Vec::with_capacity(frame.pixels().len() * 3);
     for (i, grey) in frame.pixels().iter().enumerate() {
         let (x, y) = (i as u32 % width, i as u32 / width);
-        let inside = (place.x..place.x + place.width).contains(&x) && (place.y..place.y + place.height).contains(&y);
+        let inside =
+            (place.x..place.x + place.width).contains(&x) && (place.y..place.y + place.height).contains(&y);
         if !inside {
             rgb.extend([*grey; 3]);
             continue;
         }
-        let share = |at: u32, from: u32, length: u32| (at - from) as f32 / length as f32 + 0.5 / length as f32;
+        let share =
+            |at: u32, from: u32, length: u32| (at - from) as f32 / length as f32 + 0.5 / length as f32;
         let value = heat.sample(share(x, place.x, place.width), share(y, place.y, place.height));
         let alpha = (value / FULL.0).min(1.0) * FULL.1;
-        rgb.extend(colour(value).map(|hot| (f32::from(*grey) * (1.0 - alpha) + f32::from(hot) * alpha + 0.5) as u8));
+        rgb.extend(
+            colour(value).map(|hot| (f32::from(*grey) * (1.0 - alpha) + f32::from(hot) * alpha + 0.5) as u8),
+        );
     }
     rgb
 }

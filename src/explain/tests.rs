@@ -106,7 +106,11 @@ fn grad_cam_is_the_definition_on_numerical_gradients() {
             expected.iter_mut().zip(plane).for_each(|(e, v)| *e += alpha * f64::from(*v));
         }
         for (got, expected) in grad_cam(&head, &features, class).iter().zip(expected) {
-            assert!((f64::from(*got) - expected.max(0.0)).abs() < 1e-4, "{:?}: {got} {expected}", head.kind());
+            assert!(
+                (f64::from(*got) - expected.max(0.0)).abs() < 1e-4,
+                "{:?}: {got} {expected}",
+                head.kind()
+            );
         }
     }
 }
@@ -120,7 +124,8 @@ impl Engine for Quarter {
     }
     fn run(&mut self, input: &NetworkInput) -> Result<Output, EngineError> {
         let half = SIDE / 2;
-        let sum: u32 = input.0.chunks_exact(SIDE).take(half).flat_map(|r| &r[..half]).map(|v| u32::from(*v)).sum();
+        let sum: u32 =
+            input.0.chunks_exact(SIDE).take(half).flat_map(|r| &r[..half]).map(|v| u32::from(*v)).sum();
         Ok(Output { logits: [sum as f32 / (half * half) as f32, 0.0, 0.0, 0.0], features: Vec::new() })
     }
 }

@@ -1,8 +1,8 @@
 //! `manifest.toml`: typed, unknown keys refused.
 
 use super::{MANIFEST, ModelError};
-use crate::prepare::{Preparation, SIDE};
 use crate::Class;
+use crate::prepare::{Preparation, SIDE};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Component, Path};

@@ -26,7 +26,9 @@ pub const MANIFEST: &str = "manifest.toml";
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// The folder holds no package.
-    #[error("{0}: no model package (no manifest.toml in it); give the package's folder with --model or FOVEA_MODEL")]
+    #[error(
+        "{0}: no model package (no manifest.toml in it); give the package's folder with --model or FOVEA_MODEL"
+    )]
     Missing(PathBuf),
     /// A file cannot be read.
     #[error("{path}: cannot be read ({source}); copy the model package again, whole")]

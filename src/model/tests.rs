@@ -101,7 +101,8 @@ fn manifests_are_refused_with_place_and_reason() {
         let error = Package::open(folder.path()).unwrap_err().to_string();
         assert!(error.contains(word) && error.contains("manifest.toml"), "{error}");
     }
-    let without: String = good.lines().filter(|line| !line.contains(GATE)).map(|l| format!("{l}\n")).collect();
+    let without: String =
+        good.lines().filter(|line| !line.contains(GATE)).map(|l| format!("{l}\n")).collect();
     std::fs::write(&path, without).unwrap();
     let error = Package::open(folder.path()).unwrap_err().to_string();
     assert!(error.contains("does not name gate.safetensors"), "{error}");
