@@ -111,8 +111,7 @@ fn pictures(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut list = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
-        let kind = path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
-        if ["jpg", "jpeg", "png", "tif", "tiff", "bmp"].contains(&kind.as_str()) && path.is_file() {
+        if crate::frame::is_picture(&path) && path.is_file() {
             list.push(path);
         }
     }

@@ -168,6 +168,12 @@ impl Frame {
     }
 }
 
+/// True when a file's name is that of a picture that [`Frame::read`] reads.
+pub fn is_picture(path: &Path) -> bool {
+    let kind = path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
+    ["jpg", "jpeg", "png", "tif", "tiff", "bmp"].contains(&kind.as_str())
+}
+
 /// Grey of a colour: BT.601 luma in integers, `(77 R + 150 G + 29 B + 128) >> 8`. Equal channels keep their value.
 pub fn luma(r: u8, g: u8, b: u8) -> u8 {
     ((77 * u32::from(r) + 150 * u32::from(g) + 29 * u32::from(b) + 128) >> 8) as u8
