@@ -13,8 +13,8 @@ pub struct Config {
     pub source: String,
     /// Where the screen goes: `png:DIR`, `window` or `none`.
     pub display: String,
-    /// The model package's folder.
-    pub model: PathBuf,
+    /// The model package's folder; without it the bundled one.
+    pub model: Option<PathBuf>,
     /// `auto`, or an engine's name.
     pub engine: String,
     /// The B-scan's place in a larger picture: x, y, width, height in pixels.
@@ -34,7 +34,7 @@ impl Default for Config {
         Self {
             source: "folder:.".into(),
             display: "none".into(),
-            model: "models/oct-inception-v3".into(),
+            model: None,
             engine: "auto".into(),
             region: None,
             hold: NonZeroU32::MIN,

@@ -12,6 +12,8 @@ pub struct Frame {
     width: u32,
     height: u32,
     pixels: Vec<u8>,
+    /// Difference between the largest and the smallest colour channel of each pixel, where any differs.
+    colour: Option<Vec<u8>>,
     /// Largest difference between colour channels seen when the picture was made grey; 0 for a grey source.
     pub chroma: u8,
     /// Where the picture came from, as shown in messages (a file's path, a device's name).
@@ -84,7 +86,7 @@ impl Frame {
         if pixels.len() as u64 != u64::from(width) * u64::from(height) {
             return Err(FrameError::Buffer { origin, width, height, got: pixels.len() });
         }
-        Ok(Self { width, height, pixels, chroma: 0, origin, captured: Instant::now() })
+        Ok(Self { width, height, pixels, colour: None, chroma: 0, origin, captured: Instant::now() })
     }
 
     /// Reads a JPEG, PNG, TIFF or BMP file; colour becomes grey by [`luma`], 16 bits become 8 by their upper byte.
@@ -124,7 +126,7 @@ impl Frame {
             picture.apply_orientation(turn);
         }
         let (width, height) = (picture.width(), picture.height());
-        let mut chroma = 0;
+        let mut colour = Vec::new();
         let pixels = match picture {
             image::DynamicImage::ImageLuma8(grey) => grey.into_raw(),
             image::DynamicImage::ImageLuma16(grey) => {
@@ -134,13 +136,14 @@ impl Frame {
                 .to_rgb8()
                 .pixels()
                 .map(|image::Rgb([r, g, b])| {
-                    chroma = chroma.max(r.max(g).max(b) - r.min(g).min(b));
+                    colour.push(r.max(g).max(b) - r.min(g).min(b));
                     luma(*r, *g, *b)
                 })
                 .collect(),
         };
         let mut frame = Self::new(width, height, pixels, origin)?;
-        frame.chroma = chroma;
+        frame.chroma = colour.iter().copied().max().unwrap_or(0);
+        frame.colour = (frame.chroma > 0).then_some(colour);
         Ok(frame)
     }
 
@@ -152,6 +155,11 @@ impl Frame {
     /// Height in pixels.
     pub fn height(&self) -> u32 {
         self.height
+    }
+
+    /// Difference between the largest and the smallest colour channel of each pixel, row by row; `None` when all is grey.
+    pub fn colour(&self) -> Option<&[u8]> {
+        self.colour.as_deref()
     }
 
     /// The grey bytes, row by row.
@@ -207,6 +215,7 @@ mod tests {
         colour.write_to(&mut std::io::Cursor::new(&mut bytes), image::ImageFormat::Bmp).unwrap();
         let frame = Frame::decode(&bytes, Path::new("colour.bmp")).unwrap();
         assert_eq!((frame.pixels()[0], frame.chroma), (luma(200, 100, 50), 150));
+        assert_eq!(frame.colour().unwrap(), [150; 32 * 32]);
     }
 
     #[test]

@@ -10,12 +10,16 @@ pub mod capture;
 pub mod class;
 #[cfg(feature = "appliance")]
 pub mod config;
+pub mod diagnosis;
 pub mod engine;
+pub mod explain;
 pub mod frame;
 pub mod model;
 pub mod prepare;
+pub mod reader;
 #[cfg(feature = "appliance")]
 pub mod screen;
 
 pub use class::Class;
 pub use frame::Frame;
+pub use reader::Reader;

@@ -1,14 +1,20 @@
 //! `fovea`: the appliance's command line.
 
+mod cli;
+
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
-#[path = "cli/run.rs"]
-mod run;
-
 /// Reads retinal OCT B-scans. Decision support, not a diagnosis.
 #[derive(Parser)]
-#[command(version, after_help = "Example:\n  fovea run --source folder:export --display png:screen")]
+#[command(
+    version,
+    after_help = "Examples:\n  fovea classify export/                      a line for each picture\n  \
+                  fovea run --source folder:export --display png:screen\n  \
+                  fovea doctor                                what works on this machine\n\n\
+                  Exit codes:\n  0  all went well\n  1  some picture could not be read\n  \
+                  2  wrong usage, configuration, model, engine or device\n  130  stopped by Ctrl-C"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -17,15 +23,36 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// The appliance: source, finding, screen
-    Run(run::RunArgs),
+    Run(cli::run::RunArgs),
+    /// Read pictures: a finding for each file
+    Classify(cli::classify::ClassifyArgs),
+    /// Show where a finding comes from
+    Explain(cli::explain::ExplainArgs),
+    /// Measure the engines of this build
+    Bench(cli::bench::BenchArgs),
+    /// Say what works on this machine
+    Doctor(cli::doctor::DoctorArgs),
+    /// Describe and verify the model package
+    Model(cli::model::ModelCommand),
 }
 
-fn main() -> anyhow::Result<ExitCode> {
-    match Cli::parse().command {
-        Command::Run(args) => run::run_with(args, |_| {
-            anyhow::bail!(
-                "this build carries no model and no engine yet, so nothing can be classified; see the README"
-            )
-        }),
-    }
+fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_max_level(tracing::Level::WARN)
+        .without_time()
+        .with_target(false)
+        .init();
+    let result = match Cli::parse().command {
+        Command::Run(args) => cli::run::run(args),
+        Command::Classify(args) => cli::classify::run(args),
+        Command::Explain(args) => cli::explain::run(args),
+        Command::Bench(args) => cli::bench::run(args),
+        Command::Doctor(args) => cli::doctor::run(args),
+        Command::Model(args) => cli::model::run(args),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("fovea: {error:#}");
+        ExitCode::from(cli::FAILED)
+    })
 }

@@ -1,48 +1,63 @@
 //! `fovea run`: the appliance.
 
-use anyhow::Context;
-use fovea::appliance::{self, Classifier};
-use fovea::config::Config;
-use std::path::{Path, PathBuf};
+use super::ModelArgs;
+use fovea::Reader;
+use fovea::appliance::{self, Classifier, Reading};
+use fovea::explain::Map;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Source to finding to screen, continuously.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  fovea run --source folder:export --display window\n  \
+                        fovea run --source 'replay:scans?fps=2' --display png:screen\n  \
+                        fovea run --config fovea.toml\n\n\
+                        Ctrl-C ends it. Exit codes: 0 ended, 2 configuration, model, engine, source or display failed.")]
 pub struct RunArgs {
-    /// The configuration; without it, fovea.toml here if there is one
-    #[arg(long)]
-    config: Option<PathBuf>,
     /// Where pictures come from: folder:DIR or replay:DIR?fps=N
     #[arg(long)]
     source: Option<String>,
     /// Where the screen goes: png:DIR, window or none
     #[arg(long)]
     display: Option<String>,
+    #[command(flatten)]
+    model: ModelArgs,
 }
 
-/// Runs the appliance with the classifier that `connect` makes; it also gives the model's name and version.
-///
-/// # Errors
-/// When the configuration, the model, the source or the display fails.
-pub fn run_with(
-    args: RunArgs,
-    connect: impl FnOnce(&Config) -> anyhow::Result<(String, Classifier)>,
-) -> anyhow::Result<ExitCode> {
-    let mut config = match args.config {
-        Some(path) => Config::read(&path)?,
-        None if Path::new("fovea.toml").is_file() => Config::read(Path::new("fovea.toml"))?,
-        None => Config::default(),
-    };
+/// Runs the appliance with the real model.
+pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
+    let mut config = args.model.config()?;
     config.source = args.source.unwrap_or(config.source);
     config.display = args.display.unwrap_or(config.display);
     appliance::Source::parse(&config.source)?;
     let mut display = fovea_board::open(&config.display)?;
-    let (model, classifier) = connect(&config)?;
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&stop);
-    ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)).context("Ctrl-C cannot be caught")?;
-    appliance::run(&config, &model, classifier, display.as_mut(), &stop, &mut |line| println!("{line}"))?;
+    let stop = super::stop_flag()?;
+    let reader = super::reader(&config)?;
+    let model = reader.package().identity();
+    appliance::run(&config, &model, classifier(reader), display.as_mut(), &stop, &mut |line| {
+        println!("{line}")
+    })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The appliance's view of a reader: the finding with the heat of its class.
+fn classifier(mut reader: Reader) -> Classifier {
+    Box::new(move |frame| {
+        let answer = reader.read(frame).map_err(|error| error.to_string())?;
+        let said = &answer.diagnosis;
+        let contribution = reader.contribution(&answer, said.class);
+        let heat = Map::of_features(&contribution.map).heat();
+        let mut map = [0.0; 64];
+        map.copy_from_slice(&heat.values);
+        Ok(Reading {
+            class: said.class,
+            probabilities: said.probabilities,
+            finding: said.finding.name().into(),
+            referral: said.finding.referral(),
+            quality: said.quality.grade.word().into(),
+            reason: said.reason.clone(),
+            map,
+            engine: answer.engine.into(),
+            millis: answer.millis,
+        })
+    })
 }

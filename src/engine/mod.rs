@@ -1,5 +1,9 @@
 //! Engines run a model: input bytes in, logits and features out.
 
+#[cfg(feature = "tract")]
+pub mod tract;
+
+use crate::model::{Package, golden_input};
 use crate::prepare::NetworkInput;
 
 /// Channels of the last feature map.
@@ -46,6 +50,9 @@ pub enum EngineError {
     /// No engine of that name.
     #[error("no engine '{0}' in this build; `fovea doctor` lists those that work")]
     Unknown(String),
+    /// None of the engines works here.
+    #[error("no engine works here: {0}; `fovea doctor` says more")]
+    None(String),
 }
 
 /// A loaded network.
@@ -58,4 +65,67 @@ pub trait Engine: Send {
     /// # Errors
     /// [`EngineError::Run`].
     fn run(&mut self, input: &NetworkInput) -> Result<Output, EngineError>;
+
+    /// A second one for another thread that shares the weights; `None` where the device takes one picture at a time.
+    fn share(&self) -> Option<Box<dyn Engine>> {
+        None
+    }
+}
+
+/// Largest difference of a logit on the golden picture with which an engine is still used. Engines agree but for the
+/// rounding of activations at half a step, which adds up through 94 layers; a wrong weight or a wrong pad is off by more.
+pub const GOLDEN_BOUND: f32 = 0.25;
+
+/// Name and maker of each engine in this build, best first: the order of `auto`.
+type Maker = fn(&Package) -> Result<Box<dyn Engine>, EngineError>;
+const ENGINES: &[(&str, Maker)] = &[
+    #[cfg(feature = "tract")]
+    (tract::NAME, |package| Ok(Box::new(tract::Tract::new(package)?))),
+];
+
+/// The engines of this build in the order of `auto`.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    ENGINES.iter().map(|(name, _)| *name)
+}
+
+/// Opens the engine of that name, or with `auto` the first that works, and has it answer the golden picture.
+///
+/// # Errors
+/// [`EngineError`]; with `auto` only when no engine works.
+pub fn open(name: &str, package: &Package) -> Result<Box<dyn Engine>, EngineError> {
+    if name != "auto" {
+        let (_, make) = ENGINES
+            .iter()
+            .find(|(known, _)| *known == name)
+            .ok_or_else(|| EngineError::Unknown(name.into()))?;
+        return proved(make(package)?, package);
+    }
+    let mut failed = Vec::new();
+    for (_, make) in ENGINES {
+        match make(package).and_then(|engine| proved(engine, package)) {
+            Ok(engine) => return Ok(engine),
+            Err(error) => {
+                tracing::warn!("{error}");
+                failed.push(error.to_string());
+            }
+        }
+    }
+    Err(EngineError::None(failed.join("; ")))
+}
+
+/// Runs the golden picture and gives the engine back when its logits stay within [`GOLDEN_BOUND`].
+fn proved(mut engine: Box<dyn Engine>, package: &Package) -> Result<Box<dyn Engine>, EngineError> {
+    let off = golden_difference(engine.as_mut(), package)?;
+    // Written so that NaN fails.
+    if off <= GOLDEN_BOUND { Ok(engine) } else { Err(EngineError::Golden { engine: engine.name(), off }) }
+}
+
+/// Largest difference of a logit from the package's golden answer.
+///
+/// # Errors
+/// [`EngineError::Run`].
+pub fn golden_difference(engine: &mut dyn Engine, package: &Package) -> Result<f32, EngineError> {
+    let output = engine.run(&golden_input())?;
+    let pairs = output.logits.iter().zip(package.manifest.golden.logits);
+    Ok(pairs.map(|(got, expected)| (got - expected).abs()).fold(0.0, |a, b| if a >= b { a } else { b }))
 }

@@ -1,16 +1,143 @@
-//! A model package on disk.
+//! A model package on disk: `manifest.toml`, `model.onnx`, the head's and the gate's weights, and the SHA-256 of each.
+//!
+//! Every file is read once and checked before anything uses it; what was checked is what runs.
 
+mod golden;
+mod head;
+mod manifest;
 pub mod onnx;
 
-use crate::prepare::{NetworkInput, SIDE};
+pub use golden::golden_input;
+pub use head::{Gate, Head};
+pub use manifest::{Calibration, FORMAT, GateLimits, Golden, HeadKind, Manifest};
 
-/// A pattern of all grey levels, edges and layers, from a formula, so that no file is needed:
-/// `(x*31 + y*17 + (x*y)/64 + 40*((y/24)%3)) % 251`.
-pub fn golden_input() -> NetworkInput {
-    let mut input = Box::new([0; SIDE * SIDE]);
-    for (i, pixel) in input.iter_mut().enumerate() {
-        let (x, y) = (i % SIDE, i / SIDE);
-        *pixel = ((x * 31 + y * 17 + (x * y) / 64 + 40 * ((y / 24) % 3)) % 251) as u8;
-    }
-    NetworkInput(input)
+use sha2::Digest;
+use std::path::{Path, PathBuf};
+
+/// The network.
+pub const ONNX: &str = "model.onnx";
+/// The head's weights for the explanation.
+pub const HEAD: &str = "head.safetensors";
+/// Feature statistics of the training pictures for the gate.
+pub const GATE: &str = "gate.safetensors";
+/// The manifest's own name.
+pub const MANIFEST: &str = "manifest.toml";
+
+/// Why a model package was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// The folder holds no package.
+    #[error(
+        "{0}: no model package (no manifest.toml in it); give the package's folder with --model or FOVEA_MODEL"
+    )]
+    Missing(PathBuf),
+    /// A file cannot be read.
+    #[error("{path}: cannot be read ({source}); copy the model package again, whole")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The manifest is wrong.
+    #[error("{path}{place}: {reason}; copy the model package again, or export it with a fitting fovea-train")]
+    Manifest {
+        /// The manifest.
+        path: PathBuf,
+        /// `:line:column`, or empty where the whole is meant.
+        place: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A file's checksum is not the manifest's.
+    #[error(
+        "{path}: altered or damaged (SHA-256 {got}, the manifest says {expected}); copy the model package again, whole"
+    )]
+    Altered {
+        /// The file.
+        path: PathBuf,
+        /// The manifest's checksum.
+        expected: String,
+        /// The file's.
+        got: String,
+    },
+    /// Weights are missing or have a wrong form.
+    #[error("{path}: {reason}; export the model again with a fitting fovea-train")]
+    Weights {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
 }
+
+/// A verified package in memory.
+#[derive(Clone, Debug)]
+pub struct Package {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// What it says of itself.
+    pub manifest: Manifest,
+    /// The bytes of `model.onnx`.
+    pub onnx: Vec<u8>,
+    /// The head, for the explanation.
+    pub head: Head,
+    /// The gate's feature statistics.
+    pub gate: Gate,
+}
+
+impl Package {
+    /// Reads a package and verifies every file that the manifest names.
+    ///
+    /// # Errors
+    /// See [`ModelError`]; each message names the file and what to do.
+    pub fn open(folder: &Path) -> Result<Self, ModelError> {
+        let manifest = Manifest::read(folder)?;
+        let (mut onnx, mut head, mut gate) = (None, None, None);
+        for (name, expected) in &manifest.files {
+            let bytes = checked(&folder.join(name), expected)?;
+            match name.as_str() {
+                ONNX => onnx = Some(bytes),
+                HEAD => head = Some(Head::decode(&bytes, manifest.head, &folder.join(name))?),
+                GATE => gate = Some(Gate::decode(&bytes, &folder.join(name))?),
+                _ => {}
+            }
+        }
+        let unlisted = |name: &str| ModelError::Manifest {
+            path: folder.join(MANIFEST),
+            place: String::new(),
+            reason: format!("[files] does not name {name}"),
+        };
+        Ok(Self {
+            folder: folder.into(),
+            onnx: onnx.ok_or_else(|| unlisted(ONNX))?,
+            head: head.ok_or_else(|| unlisted(HEAD))?,
+            gate: gate.ok_or_else(|| unlisted(GATE))?,
+            manifest,
+        })
+    }
+
+    /// Name and version, as shown to people.
+    pub fn identity(&self) -> String {
+        format!("{} {}", self.manifest.name, self.manifest.version)
+    }
+}
+
+/// Reads a file and compares its checksum.
+fn checked(path: &Path, expected: &str) -> Result<Vec<u8>, ModelError> {
+    let bytes = std::fs::read(path).map_err(|source| ModelError::Io { path: path.into(), source })?;
+    let got = sha256(&bytes);
+    if got.eq_ignore_ascii_case(expected) {
+        Ok(bytes)
+    } else {
+        Err(ModelError::Altered { path: path.into(), expected: expected.into(), got })
+    }
+}
+
+/// SHA-256 in lower-case hexadecimal, as the manifest's `[files]` has it.
+pub fn sha256(bytes: &[u8]) -> String {
+    sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -10,25 +10,10 @@ use canvas::{Align, Canvas, area};
 use embedded_graphics::{pixelcolor::Rgb888, prelude::*, primitives::Rectangle};
 use std::time::Duration;
 
-/// Where the patient goes next (Kermany et al., Cell 2018).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Referral {
-    /// See a retina specialist now: vermilion octagon.
-    Urgent,
-    /// See an ophthalmologist: amber triangle.
-    Routine,
-    /// Next regular visit: blue circle.
-    Observe,
-    /// Take the picture again: grey square.
-    Repeat,
-}
+pub use crate::diagnosis::Referral;
 
 impl Referral {
-    /// The word on the screen.
-    pub fn word(self) -> &'static str {
-        ["URGENT", "ROUTINE", "OBSERVE", "REPEAT"][self as usize]
-    }
-
+    /// Vermilion, amber, blue, grey.
     fn colour(self) -> Rgb888 {
         [
             Rgb888::new(240, 106, 40),
@@ -38,6 +23,7 @@ impl Referral {
         ][self as usize]
     }
 
+    /// Octagon, triangle, circle, square.
     fn shape(self) -> fn(f32, f32) -> bool {
         match self {
             Referral::Urgent => |x, y| x.abs() <= 0.98 && y.abs() <= 0.98 && x.abs() + y.abs() <= 1.386,

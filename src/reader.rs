@@ -1,0 +1,108 @@
+//! One picture from frame to finding: preparation, engine, diagnosis, with what the explanation needs.
+
+use crate::diagnosis::{Diagnosis, Quality, Statistics};
+use crate::engine::{self, Engine, EngineError, Output};
+use crate::explain::{Contribution, contribution};
+use crate::model::Package;
+use crate::prepare::{NetworkInput, Region, RegionError};
+use crate::{Class, Frame};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// A model with an engine, ready for pictures.
+pub struct Reader {
+    package: Arc<Package>,
+    engine: Box<dyn Engine>,
+    region: Option<Region>,
+}
+
+/// What a picture gave.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// What is said of it.
+    pub diagnosis: Diagnosis,
+    /// What the engine gave.
+    pub output: Output,
+    /// What the network saw.
+    pub input: NetworkInput,
+    /// The engine's name.
+    pub engine: &'static str,
+    /// The engine's time in milliseconds.
+    pub millis: f32,
+}
+
+/// Why a picture has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The region does not fit the picture.
+    #[error(transparent)]
+    Region(#[from] RegionError),
+    /// The engine failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+impl Reader {
+    /// Opens the engine of that name (or `auto`) on a package; `region` is the B-scan's place in the pictures.
+    ///
+    /// # Errors
+    /// See [`engine::open`].
+    pub fn new(package: Arc<Package>, engine: &str, region: Option<Region>) -> Result<Self, EngineError> {
+        let engine = engine::open(engine, &package)?;
+        Ok(Self { package, engine, region })
+    }
+
+    /// Another reader for another thread; `None` where the engine cannot be shared.
+    pub fn share(&self) -> Option<Self> {
+        let engine = self.engine.share()?;
+        Some(Self { package: Arc::clone(&self.package), engine, region: self.region })
+    }
+
+    /// The model.
+    pub fn package(&self) -> &Package {
+        &self.package
+    }
+
+    /// The B-scan's place in the pictures.
+    pub fn region(&self) -> Option<Region> {
+        self.region
+    }
+
+    /// The engine itself.
+    pub fn engine(&mut self) -> &mut Box<dyn Engine> {
+        &mut self.engine
+    }
+
+    /// Reads a picture.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn read(&mut self, frame: &Frame) -> Result<Answer, ReadError> {
+        let manifest = &self.package.manifest;
+        let input = manifest.preparation.prepare(frame, self.region)?;
+        let start = Instant::now();
+        let output = self.engine.run(&input)?;
+        let millis = start.elapsed().as_secs_f32() * 1000.0;
+        if !output.logits.iter().chain(&output.features).all(|v| v.is_finite()) {
+            let reason = "the answer holds values that are no numbers".into();
+            return Err(EngineError::Run { engine: self.engine.name(), reason }.into());
+        }
+        let statistics = Statistics::measure(frame, self.region, &input);
+        let quality = Quality::measure(&statistics, &input);
+        let distance = self.package.gate.distance(&output.features);
+        let diagnosis = Diagnosis::judge(
+            &manifest.calibration,
+            &manifest.gate,
+            output.logits,
+            &statistics,
+            quality,
+            distance,
+        );
+        Ok(Answer { diagnosis, output, input, engine: self.engine.name(), millis })
+    }
+
+    /// What each position adds to the logit of a class.
+    pub fn contribution(&self, answer: &Answer, class: Class) -> Contribution {
+        contribution(&self.package.head, &answer.output.features, class)
+    }
+}
