@@ -10,6 +10,7 @@ pub mod class;
 pub mod config;
 pub mod engine;
 pub mod frame;
+pub mod model;
 pub mod prepare;
 #[cfg(feature = "appliance")]
 pub mod screen;
