@@ -1,5 +1,9 @@
 //! Engines run a model: input bytes in, logits and features out.
 
+pub mod plan;
+pub mod scalar;
+pub mod simd;
+
 use crate::prepare::NetworkInput;
 
 /// Channels of the last feature map.
@@ -59,3 +63,6 @@ pub trait Engine: Send {
     /// [`EngineError::Run`].
     fn run(&mut self, input: &NetworkInput) -> Result<Output, EngineError>;
 }
+
+#[cfg(test)]
+mod tests;

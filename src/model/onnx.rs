@@ -355,12 +355,7 @@ impl Tensor {
 impl Attribute {
     /// An integer setting.
     pub fn int(name: &str, value: i64) -> Self {
-        Self {
-            name: Some(name.into()),
-            i: Some(value),
-            r#type: Some(attribute_type::INT),
-            ..Self::default()
-        }
+        Self { name: Some(name.into()), i: Some(value), r#type: Some(attribute_type::INT), ..Self::default() }
     }
 
     /// A list of integers.
@@ -458,7 +453,10 @@ mod tests {
         let tensor = Tensor::of_i8("t", &[2], &[-1, 1]);
         assert_eq!(tensor.encode_to_vec(), [0x08, 2, 0x10, 3, 0x42, 1, b't', 0x4a, 2, 0xff, 1]);
         let info = ValueInfo::of_f32("x", &[5]);
-        assert_eq!(info.encode_to_vec(), [0x0a, 1, b'x', 0x12, 10, 0x0a, 8, 0x08, 1, 0x12, 4, 0x0a, 2, 0x08, 5]);
+        assert_eq!(
+            info.encode_to_vec(),
+            [0x0a, 1, b'x', 0x12, 10, 0x0a, 8, 0x08, 1, 0x12, 4, 0x0a, 2, 0x08, 5]
+        );
         let opset = OperatorSet { domain: None, version: Some(13) };
         assert_eq!(opset.encode_to_vec(), [0x10, 13]);
     }
