@@ -11,7 +11,6 @@ pub mod config;
 pub mod engine;
 pub mod frame;
 pub mod model;
-pub mod model;
 pub mod prepare;
 #[cfg(feature = "appliance")]
 pub mod screen;

@@ -17,7 +17,7 @@ const PANEL: usize = 16;
 /// The most output pixels in a tile.
 const ROWS: usize = 14;
 /// The most bytes of a gathered patch.
-const GATHERED: usize = 256;
+const GATHERED: usize = 1024;
 /// The most taps of a window.
 const TAPS: usize = 64;
 
@@ -380,7 +380,7 @@ impl Job<'_> {
             tile.count = last - first;
             for row in 0..tile.count {
                 let (oy, ox) = ((first + row) / w, (first + row) % w);
-                let mut place = |k| tap(from, &self.conv.window, oy, ox, k);
+                let place = |k| tap(from, &self.conv.window, oy, ox, k);
                 if packed.gathered {
                     let channels = from.shape[2];
                     let patch = &mut gathered[row * GATHERED..][..kernel * channels];
