@@ -224,6 +224,9 @@ impl Simd {
                     conv.weight = Vec::new();
                     Some(packed)
                 }
+                Step::Pool(p) if p.window.kernel[0] * p.window.kernel[1] > TAPS => {
+                    return Err(SimdError::Window(p.name.clone()));
+                }
                 Step::Pool(_) => None,
             });
         }
@@ -443,45 +446,75 @@ fn pool_rows_avx2(pool: &Pool, from: &Tensor, to: &Tensor, arena: Arena, first: 
 
 #[inline(always)]
 fn pool_rows_any(pool: &Pool, from: &Tensor, to: &Tensor, arena: Arena, first: usize, last: usize) {
-    const CHUNK: usize = 64;
     let [_, ow, channels] = to.shape;
     let kernel = pool.window.kernel[0] * pool.window.kernel[1];
-    let start = arena.start();
     for oy in first..last {
         for ox in 0..ow {
             let mut places = [0usize; TAPS];
             let mut count = 0;
-            for place in (0..kernel).filter_map(|k| tap(from, &pool.window, oy, ox, k)) {
-                places[count.min(TAPS - 1)] = place;
+            for place in (0..kernel.min(TAPS)).filter_map(|k| tap(from, &pool.window, oy, ox, k)) {
+                places[count] = place;
                 count += 1;
             }
+            let multiplier = match pool.kind {
+                PoolKind::Max => pool.multiplier,
+                PoolKind::Average => pool.multiplier / count as f32,
+            };
             let to_place = to.place + (oy * ow + ox) * to.step;
-            for c in (0..channels).step_by(CHUNK) {
-                let width = CHUNK.min(channels - c);
-                let mut sums = [0u16; CHUNK];
-                for &place in &places[..count.min(TAPS)] {
-                    // SAFETY: `tap` gives a pixel of `from`, whose bytes lie in the arena; no task of this step writes them.
-                    let bytes = unsafe { std::slice::from_raw_parts(start.add(place + c), width) };
-                    match pool.kind {
-                        PoolKind::Max => {
-                            sums.iter_mut().zip(bytes).for_each(|(s, b)| *s = (*s).max(u16::from(*b)))
-                        }
-                        PoolKind::Average => {
-                            sums.iter_mut().zip(bytes).for_each(|(s, b)| *s += u16::from(*b))
-                        }
-                    }
+            let mut c = 0;
+            // Widths known to the compiler become vector instructions.
+            while c + 64 <= channels {
+                pool_chunk::<64>(pool.kind, &places[..count], to_place, c, multiplier, arena);
+                c += 64;
+            }
+            while c + 16 <= channels {
+                pool_chunk::<16>(pool.kind, &places[..count], to_place, c, multiplier, arena);
+                c += 16;
+            }
+            while c < channels {
+                pool_chunk::<1>(pool.kind, &places[..count], to_place, c, multiplier, arena);
+                c += 1;
+            }
+        }
+    }
+}
+
+/// Pools `WIDTH` channels from channel `c` of one output pixel.
+#[inline(always)]
+#[allow(clippy::needless_range_loop)]
+fn pool_chunk<const WIDTH: usize>(
+    kind: PoolKind,
+    places: &[usize],
+    to: usize,
+    c: usize,
+    multiplier: f32,
+    arena: Arena,
+) {
+    let mut sums = [0u16; WIDTH];
+    for &place in places {
+        // SAFETY: `tap` gives a pixel of the input tensor, which has at least `c + WIDTH` channels and lies in the arena; no
+        // task of this step writes it.
+        let bytes: [u8; WIDTH] =
+            unsafe { arena.start().add(place + c).cast::<[u8; WIDTH]>().read_unaligned() };
+        // Plain loops: closures would not be compiled with the caller's instructions.
+        match kind {
+            PoolKind::Max => {
+                for i in 0..WIDTH {
+                    sums[i] = sums[i].max(u16::from(bytes[i]));
                 }
-                let multiplier = match pool.kind {
-                    PoolKind::Max => pool.multiplier,
-                    PoolKind::Average => pool.multiplier / count as f32,
-                };
-                // SAFETY: these bytes of the output tensor lie in the arena and belong to this task alone.
-                let out = unsafe { std::slice::from_raw_parts_mut(start.add(to_place + c), width) };
-                for (o, s) in out.iter_mut().zip(&sums) {
-                    // Values are at most 255 · 64, so 0 and the cast bound them below and above.
-                    *o = (f32::from(*s) * multiplier).round_ties_even().min(255.0) as u8;
+            }
+            PoolKind::Average => {
+                for i in 0..WIDTH {
+                    sums[i] += u16::from(bytes[i]);
                 }
             }
         }
     }
+    let mut out = [0u8; WIDTH];
+    for i in 0..WIDTH {
+        // At least 0 and at most 255, so the cast cuts nothing off.
+        out[i] = (f32::from(sums[i]) * multiplier).round_ties_even().min(255.0) as u8;
+    }
+    // SAFETY: these bytes of the output tensor lie in the arena and belong to this task alone.
+    unsafe { arena.start().add(to + c).cast::<[u8; WIDTH]>().write_unaligned(out) }
 }
