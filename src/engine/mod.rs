@@ -1,5 +1,8 @@
 //! Engines run a model: input bytes in, logits and features out.
 
+pub mod plan;
+pub mod scalar;
+pub mod simd;
 #[cfg(feature = "tract")]
 pub mod tract;
 
@@ -76,12 +79,19 @@ pub trait Engine: Send {
 /// rounding of activations at half a step, which adds up through 94 layers; a wrong weight or a wrong pad is off by more.
 pub const GOLDEN_BOUND: f32 = 0.25;
 
-/// Name and maker of each engine in this build, best first: the order of `auto`.
 type Maker = fn(&Package) -> Result<Box<dyn Engine>, EngineError>;
+
+/// Name and maker of each engine in this build, best first: the order of `auto`, which leaves out the last.
 const ENGINES: &[(&str, Maker)] = &[
+    (simd::NAME, |package| Ok(Box::new(load(simd::NAME, simd::Simd::new(&package.onnx, None, None))?))),
     #[cfg(feature = "tract")]
     (tract::NAME, |package| Ok(Box::new(tract::Tract::new(package)?))),
+    (scalar::NAME, |package| Ok(Box::new(load(scalar::NAME, scalar::Scalar::new(&package.onnx))?))),
 ];
+
+fn load<T, E: std::fmt::Display>(engine: &'static str, made: Result<T, E>) -> Result<T, EngineError> {
+    made.map_err(|error| EngineError::Load { engine, reason: error.to_string() })
+}
 
 /// The engines of this build in the order of `auto`.
 pub fn names() -> impl Iterator<Item = &'static str> {
@@ -101,7 +111,7 @@ pub fn open(name: &str, package: &Package) -> Result<Box<dyn Engine>, EngineErro
         return proved(make(package)?, package);
     }
     let mut failed = Vec::new();
-    for (_, make) in ENGINES {
+    for (_, make) in ENGINES.iter().filter(|(name, _)| *name != scalar::NAME) {
         match make(package).and_then(|engine| proved(engine, package)) {
             Ok(engine) => return Ok(engine),
             Err(error) => {
@@ -129,3 +139,6 @@ pub fn golden_difference(engine: &mut dyn Engine, package: &Package) -> Result<f
     let pairs = output.logits.iter().zip(package.manifest.golden.logits);
     Ok(pairs.map(|(got, expected)| (got - expected).abs()).fold(0.0, |a, b| if a >= b { a } else { b }))
 }
+
+#[cfg(test)]
+mod tests;
