@@ -23,6 +23,9 @@ enum What {
     /// Check every file's SHA-256, and the golden picture on every engine
     #[command(after_help = "Example:\n  fovea model verify --model models/oct-inception-v3")]
     Verify(ModelArgs),
+    /// The integer program that the model is lowered to, a line a step
+    #[command(after_help = "Example:\n  fovea model plan --model models/oct-inception-v3")]
+    Plan(ModelArgs),
 }
 
 /// Describes or verifies.
@@ -30,6 +33,10 @@ pub fn run(command: ModelCommand) -> anyhow::Result<ExitCode> {
     match command.what {
         What::Info(args) => info(&args),
         What::Verify(args) => verify(&args),
+        What::Plan(args) => {
+            println!("{}", engine::plan::Plan::read(&args.package()?.onnx)?);
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
 

@@ -81,7 +81,7 @@ pub const GOLDEN_BOUND: f32 = 0.25;
 
 type Maker = fn(&Package) -> Result<Box<dyn Engine>, EngineError>;
 
-/// Name and maker of each engine in this build, best first: the order of `auto`, which leaves out the last.
+/// Name and maker of each engine in this build, best first.
 const ENGINES: &[(&str, Maker)] = &[
     (simd::NAME, |package| Ok(Box::new(load(simd::NAME, simd::Simd::new(&package.onnx, None, None))?))),
     #[cfg(feature = "tract")]
@@ -93,9 +93,14 @@ fn load<T, E: std::fmt::Display>(engine: &'static str, made: Result<T, E>) -> Re
     made.map_err(|error| EngineError::Load { engine, reason: error.to_string() })
 }
 
+/// All but the reference, which takes seconds a picture and is opened by its name alone.
+fn automatic() -> impl Iterator<Item = &'static (&'static str, Maker)> {
+    ENGINES.iter().filter(|(name, _)| *name != scalar::NAME)
+}
+
 /// The engines of this build in the order of `auto`.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    ENGINES.iter().map(|(name, _)| *name)
+    automatic().map(|(name, _)| *name)
 }
 
 /// Opens the engine of that name, or with `auto` the first that works, and has it answer the golden picture.
@@ -111,7 +116,7 @@ pub fn open(name: &str, package: &Package) -> Result<Box<dyn Engine>, EngineErro
         return proved(make(package)?, package);
     }
     let mut failed = Vec::new();
-    for (_, make) in ENGINES.iter().filter(|(name, _)| *name != scalar::NAME) {
+    for (_, make) in automatic() {
         match make(package).and_then(|engine| proved(engine, package)) {
             Ok(engine) => return Ok(engine),
             Err(error) => {

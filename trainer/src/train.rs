@@ -4,12 +4,13 @@ use crate::cache::{self, Cache, Record};
 use crate::checkpoint::Weights;
 use crate::curves::{self, Epoch};
 use crate::device::DeviceKind;
+use crate::nn::adam::Adam;
 use crate::score::{Confusion, best};
 use crate::section::{Cut, HeadKind, Norm, Params, Section};
 use crate::split::Split;
 use crate::{augment, split};
 use anyhow::{Context, bail};
-use burn::optim::{AdamConfig, AdamWConfig, GradientsParams, ModuleOptimizer};
+use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Tensor, TensorData, activation::log_softmax};
 use fovea::Class;
 use fovea::prepare::{NetworkInput, SIDE};
@@ -186,9 +187,10 @@ impl<'a> Trainer<'a> {
         let cut: Cut = caches[0].cut.parse()?;
         let (section, params, norm) =
             Section::load(&cut.trained(), &weights, args.head, args.seed, layout, &device)?;
+        let cpu = args.device == DeviceKind::Cpu;
         let optimizer = match args.rule {
-            Rule::Adam => AdamConfig::new().with_epsilon(1e-7).init(),
-            Rule::Adamw => AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(0.01).init(),
+            Rule::Adam => Adam::optimizer(1e-7, 0.0, cpu),
+            Rule::Adamw => Adam::optimizer(1e-8, 0.01, cpu),
         };
         let (mut train, mut validation) = (Vec::new(), Vec::new());
         for (number, cache) in caches.iter().enumerate() {

@@ -265,7 +265,7 @@ impl Simd {
         let threads = self.threads();
         let Self { plan, packed, arena, isa, pool } = self;
         let arena = Arena(arena.as_mut_ptr());
-        let work = || {
+        let mut work = || {
             for (number, (step, packed)) in plan.steps.iter().zip(packed.iter()).enumerate() {
                 let (from, to) = step.tensors();
                 let (from, to) = (&plan.tensors[from], &plan.tensors[to]);
@@ -285,7 +285,7 @@ impl Simd {
             }
         };
         match pool {
-            Some(pool) => pool.install(work),
+            Some(pool) => pool.install(&mut work),
             None => work(),
         }
     }
@@ -325,7 +325,8 @@ impl Engine for Simd {
     }
 
     fn run(&mut self, input: &NetworkInput) -> Result<Output, EngineError> {
-        self.run_bytes(&input.0[..]);
+        scalar::write_input(&self.plan, &mut self.arena, &input.0[..]);
+        self.steps(|_| {});
         Ok(scalar::read_output(&self.plan, &self.arena))
     }
 

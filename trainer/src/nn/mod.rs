@@ -1,6 +1,7 @@
 //! The layers of the network as differentiable operations of burn. On the CPU they are our own kernels over
 //! `[batch, row, column, channel]`; on other devices burn's, over `[batch, channel, row, column]`.
 
+pub mod adam;
 pub mod kernels;
 
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
