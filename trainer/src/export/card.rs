@@ -42,11 +42,12 @@ fn words(command: &str) -> String {
     command.split_whitespace().map(short).collect::<Vec<_>>().join(" ")
 }
 
-/// The commands that made the model: those that the checkpoint tells of, then this one.
-pub fn commands(metadata: &BTreeMap<String, String>) -> Vec<String> {
+/// The commands that made the model: those of the text `before`, those that the checkpoint tells of, this one.
+pub fn commands(before: &str, metadata: &BTreeMap<String, String>) -> Vec<String> {
     let told =
         metadata.iter().filter(|(key, _)| key.starts_with("command")).flat_map(|(_, text)| text.lines());
-    let mut all: Vec<String> = told.map(words).filter(|line| !line.is_empty()).collect();
+    let mut all: Vec<String> =
+        before.lines().chain(told).map(words).filter(|line| !line.is_empty()).collect();
     let own: Vec<String> = std::env::args().skip(1).collect();
     all.push(words(&format!("fovea-train {}", own.join(" "))));
     all
@@ -81,11 +82,12 @@ pub fn summary(report: &Report) -> String {
         let _ = writeln!(text, "{name}: int8 {}", measure::accuracy(&part.int8_confusion()));
     }
     let _ = writeln!(text, "temperature {:.3}, threshold {:.2}", report.temperature, report.threshold);
-    let _ =
-        writeln!(text, "gate: limit {:.2}, validation passes {}", report.gate.limit, report.gate.validation);
-    let _ = writeln!(text, "gate: test passes {}", report.gate.test);
-    if let Some(refused) = &report.gate.refused {
+    let [validation, test] = &report.gate.passing;
+    let _ = writeln!(text, "gate: limit {:.2}, validation passes {validation}", report.gate.limit);
+    let _ = writeln!(text, "gate: test passes {test}");
+    if let Some([far, refused]) = &report.gate.refused {
         let _ = writeln!(text, "gate: pictures that are no B-scans refused {refused}");
+        let _ = writeln!(text, "gate: of these by feature distance alone {far}");
     }
     if let Some(right) = &report.phantoms {
         let _ = writeln!(text, "phantoms: {right}");
