@@ -8,7 +8,7 @@ mod manifest;
 pub mod onnx;
 
 pub use golden::golden_input;
-pub use head::{Gate, Head};
+pub use head::{Gate, Head, pooled};
 pub use manifest::{Calibration, FORMAT, GateLimits, Golden, HeadKind, Manifest};
 
 use sha2::Digest;

@@ -2,15 +2,36 @@
 
 use super::graph::Scales;
 use super::measure::{self, Confusion, Share};
-use super::{ExportArgs, Report, package};
+use super::{ExportArgs, Report};
 use anyhow::Result;
 use fovea::Class;
+use fovea::model::{Calibration, FORMAT, GateLimits, Golden, HeadKind, Manifest, sha256};
 use fovea::prepare::Preparation;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-/// Whose work is in the model.
-pub const NOTICE: &str = include_str!("NOTICE.txt");
+/// SHA-256 of the backbone whose origin [`notice`] knows.
+const NSFWJS_BACKBONE: &str = "5d99de9a134dbe80e7b08501384aabc331f8efb797eb33d6424ab6e648fe5777";
+
+/// Whether the checkpoint grew from that backbone; one that does not say counts as another.
+fn known_backbone(metadata: &BTreeMap<String, String>) -> bool {
+    metadata.get("weights_sha256").is_some_and(|sha| sha == NSFWJS_BACKBONE)
+}
+
+/// `NOTICE`: whose work is in the model.
+pub fn notice(metadata: &BTreeMap<String, String>) -> String {
+    let backbone = if known_backbone(metadata) {
+        include_str!("notice_backbone.txt").to_owned()
+    } else {
+        let sha = metadata.get("weights_sha256").map_or("unknown", String::as_str);
+        format!(
+            "1. Backbone: a file of SHA-256 {sha}. The exporter does not know it: put its origin and licence here before \
+             you pass the model on.\n"
+        )
+    };
+    let head = "This model contains or derives from the work of others.";
+    format!("{head}\n\n{backbone}\n{}", include_str!("notice_pictures.txt"))
+}
 
 /// Arguments as typed, absolute folders shortened: a card is read on other machines.
 fn words(command: &str) -> String {
@@ -21,11 +42,12 @@ fn words(command: &str) -> String {
     command.split_whitespace().map(short).collect::<Vec<_>>().join(" ")
 }
 
-/// The commands that made the model: those that the checkpoint tells of, then this one.
-pub fn commands(metadata: &BTreeMap<String, String>) -> Vec<String> {
+/// The commands that made the model: those of the text `before`, those that the checkpoint tells of, this one.
+pub fn commands(before: &str, metadata: &BTreeMap<String, String>) -> Vec<String> {
     let told =
         metadata.iter().filter(|(key, _)| key.starts_with("command")).flat_map(|(_, text)| text.lines());
-    let mut all: Vec<String> = told.map(words).filter(|line| !line.is_empty()).collect();
+    let mut all: Vec<String> =
+        before.lines().chain(told).map(words).filter(|line| !line.is_empty()).collect();
     let own: Vec<String> = std::env::args().skip(1).collect();
     all.push(words(&format!("fovea-train {}", own.join(" "))));
     all
@@ -60,11 +82,12 @@ pub fn summary(report: &Report) -> String {
         let _ = writeln!(text, "{name}: int8 {}", measure::accuracy(&part.int8_confusion()));
     }
     let _ = writeln!(text, "temperature {:.3}, threshold {:.2}", report.temperature, report.threshold);
-    let _ =
-        writeln!(text, "gate: limit {:.2}, validation passes {}", report.gate.limit, report.gate.validation);
-    let _ = writeln!(text, "gate: test passes {}", report.gate.test);
-    if let Some(refused) = &report.gate.refused {
+    let [validation, test] = &report.gate.passing;
+    let _ = writeln!(text, "gate: limit {:.2}, validation passes {validation}", report.gate.limit);
+    let _ = writeln!(text, "gate: test passes {test}");
+    if let Some([far, refused]) = &report.gate.refused {
         let _ = writeln!(text, "gate: pictures that are no B-scans refused {refused}");
+        let _ = writeln!(text, "gate: of these by feature distance alone {far}");
     }
     if let Some(right) = &report.phantoms {
         let _ = writeln!(text, "phantoms: {right}");
@@ -90,7 +113,11 @@ pub fn card(args: &ExportArgs, report: &Report) -> String {
     for (key, value) in report.metadata.iter().filter(|(key, _)| !key.starts_with("command")) {
         let _ = writeln!(text, "- {key}: {}", words(value));
     }
-    text.push_str(include_str!("card_end.md"));
+    if report.commands.iter().any(|command| command.contains("--also")) {
+        text.push_str("\nPictures given by `--also` took part in the training besides those of the split.\n");
+    }
+    origin(&mut text, report);
+    text.push_str(include_str!("card_limits.md"));
     text
 }
 
@@ -152,15 +179,42 @@ fn calibration(text: &mut String, report: &Report) {
     let _ = writeln!(
         text,
         "## Gate\n\nA picture whose averaged features lie further than {:.2} from those of the training pictures (mean \
-         squared distance in standard deviations) is NOT_OCT. Passing: validation {}, test {}.",
-        report.gate.limit, report.gate.validation, report.gate.test
+         squared distance in standard deviations) is NOT_OCT; so is one whose image statistics are not a B-scan's (colour, \
+         layers, background: fixed limits of the program).\n",
+        report.gate.limit
     );
-    match &report.gate.refused {
-        Some(refused) => {
-            let _ = writeln!(text, "Pictures that are no B-scans, refused by this alone: {refused}.\n");
-        }
-        None => text.push('\n'),
+    text.push_str("| pictures | feature distance alone | whole gate |\n|---|---|---|\n");
+    for (i, part) in ["validation", "test"].into_iter().enumerate() {
+        let (near, passing) = (report.gate.near[i], report.gate.passing[i]);
+        let _ = writeln!(text, "| {part}: passing | {near} | {passing} |");
     }
+    if let Some([far, refused]) = &report.gate.refused {
+        let _ = writeln!(text, "| no B-scans: refused | {far} | {refused} |");
+    }
+    text.push('\n');
+}
+
+fn origin(text: &mut String, report: &Report) {
+    text.push_str(
+        "\n## Origin and licences\n\n- Network: InceptionV3 (Szegedy et al., CVPR 2016), as in Keras applications.\n",
+    );
+    if known_backbone(&report.metadata) {
+        text.push_str(
+            "- Backbone: from the Keras model in the npm package nsfwjs 4.4.0 (MIT), trained on ImageNet, then fine-tuned \
+             on another domain; what lies behind the cut was trained anew here.\n",
+        );
+    } else {
+        let sha = report.metadata.get("weights_sha256").map_or("unknown", String::as_str);
+        let _ =
+            writeln!(text, "- Backbone: a file of SHA-256 `{sha}`; **state its origin and licence here**.");
+    }
+    let _ = writeln!(
+        text,
+        "- Pictures: Kermany, Goldbaum et al., \"Identifying Medical Diagnoses and Treatable Diseases by Image-Based Deep \
+         Learning\", Cell 2018; Mendeley Data rscbjbr9sj, CC BY 4.0. {} B-scans of {} patients of that set, changed only \
+         by the preparation that `manifest.toml` states. See `NOTICE`.",
+        report.pictures, report.patients
+    );
 }
 
 fn quantisation(text: &mut String, report: &Report) {
@@ -202,10 +256,8 @@ pub fn manifest(
     golden: [f32; 4],
     files: &[(&str, Vec<u8>)],
 ) -> Result<String> {
-    let float = |v: f64| toml::Value::Float(v);
-    // The shortest decimal that is the same f32.
-    let single = |v: f32| toml::Value::Float(v.to_string().parse().unwrap_or_else(|_| f64::from(v)));
-    let accuracy = |counts: &Confusion| float((measure::accuracy(counts).value() * 1e4).round() / 1e4);
+    let accuracy =
+        |counts: &Confusion| toml::Value::Float((measure::accuracy(counts).value() * 1e4).round() / 1e4);
     let mut training = toml::Table::new();
     for (key, value) in report.metadata.iter().filter(|(key, _)| !key.starts_with("command")) {
         training.insert(key.clone(), words(value).into());
@@ -223,30 +275,24 @@ pub fn manifest(
         ("test_accuracy_f32".to_owned(), accuracy(&report.test.float_confusion())),
         ("test_accuracy_int8".to_owned(), accuracy(&report.test.int8_confusion())),
     ]);
-    let mut calibration = toml::Table::new();
-    calibration.insert("temperature".into(), single(report.temperature as f32));
-    calibration.insert("threshold".into(), single(report.threshold as f32));
-    let mut text = format!(
-        "format = 1\nname = {}\nversion = {}\nlabels = [\"CNV\", \"DME\", \"DRUSEN\", \"NORMAL\"]\nhead = \"{}\"\n",
-        toml::Value::from(args.name.as_str()),
-        toml::Value::from(args.model_version.as_str()),
-        report.head
-    );
-    let sums =
-        files.iter().map(|(name, bytes)| ((*name).to_owned(), package::sha256(bytes).into())).collect();
-    let tables = [
-        ("preparation", toml::Table::try_from(preparation)?),
-        ("calibration", calibration),
-        ("gate", toml::Table::from_iter([("limit".to_owned(), single(report.gate.limit))])),
-        ("files", sums),
-        ("golden", toml::Table::from_iter([("logits".to_owned(), golden.map(single).to_vec().into())])),
-        ("training", training),
-        ("scales", scales.iter().map(|(name, scale)| (name.clone(), single(*scale))).collect()),
-    ];
-    for (name, table) in tables {
-        let _ = write!(text, "\n[{name}]\n{}", toml::to_string(&table)?);
-    }
-    Ok(text)
+    let manifest = Manifest {
+        format: FORMAT,
+        name: args.name.clone(),
+        version: args.model_version.clone(),
+        labels: Class::ALL.into(),
+        head: if report.head == "gap" { HeadKind::Gap } else { HeadKind::Conv },
+        preparation: preparation.clone(),
+        calibration: Calibration {
+            temperature: report.temperature as f32,
+            threshold: report.threshold as f32,
+        },
+        gate: GateLimits { limit: Some(report.gate.limit) },
+        files: files.iter().map(|(name, bytes)| ((*name).to_owned(), sha256(bytes))).collect(),
+        golden: Golden { logits: golden },
+        training,
+        scales: scales.clone(),
+    };
+    Ok(manifest.to_toml()?)
 }
 
 #[cfg(test)]
@@ -259,8 +305,9 @@ mod tests {
             ("command_train".to_owned(), "fovea-train train --data /home/me/oct --epochs 3\n".to_owned()),
             ("head".to_owned(), "gap".to_owned()),
         ]);
-        let all = commands(&metadata);
-        assert_eq!(all[0], "fovea-train train --data …/oct --epochs 3");
-        assert_eq!(all.len(), 2);
+        let all = commands("fovea-train prepare\n\n", &metadata);
+        assert_eq!(all[0], "fovea-train prepare");
+        assert_eq!(all[1], "fovea-train train --data …/oct --epochs 3");
+        assert_eq!(all.len(), 3);
     }
 }

@@ -141,6 +141,13 @@ impl Evaluation {
         self.int8.iter().map(|a| a.logits).collect()
     }
 
+    /// What the gate lets through: by statistics and features together.
+    pub fn passing(&self, gate: &Gate, limit: f32) -> Share {
+        let distances = self.distances(gate);
+        let passing = self.pictures.iter().zip(distances).filter(|(p, d)| !p.refused && *d <= limit);
+        Share::wilson(passing.count(), self.pictures.len())
+    }
+
     /// Feature distances of the int8 network.
     pub fn distances(&self, gate: &Gate) -> Vec<f32> {
         self.int8.iter().map(|a| gate.distance(&a.pooled)).collect()
@@ -183,9 +190,8 @@ pub fn layer_errors(float: &Network, int8: &Network, pictures: &[&Picture]) -> R
 /// # Errors
 /// When a phantom has no class, or as [`Network::map`].
 pub fn phantoms(network: &Network, folder: &Path, preparation: &Preparation) -> Result<Share> {
-    let all = pictures::load_folder(folder, preparation)?;
     let mut labelled = Vec::new();
-    for (path, input) in &all {
+    for (path, frame) in &pictures::load_folder(folder)? {
         let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         // Masks lie beside the pictures.
         if stem.ends_with("mask") || path.iter().any(|part| part == "masks") {
@@ -194,9 +200,10 @@ pub fn phantoms(network: &Network, folder: &Path, preparation: &Preparation) -> 
         let parent = path.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
         let word = stem.split(['-', '_', '.']).next().unwrap_or_default();
         let class: Result<Class, _> = parent.parse().or_else(|_| word.parse());
-        labelled.push((class.with_context(|| format!("{}: names no class", path.display()))?, input));
+        let class = class.with_context(|| format!("{}: names no class", path.display()))?;
+        labelled.push((class, preparation.prepare(frame, None)?));
     }
-    let answers = network.answers(labelled.iter().map(|(_, input)| *input), "phantoms")?;
+    let answers = network.answers(labelled.iter().map(|(_, input)| input), "phantoms")?;
     let right = answers.iter().zip(&labelled).filter(|(a, (class, _))| a.class() == class.index()).count();
     Ok(Share::wilson(right, answers.len()))
 }

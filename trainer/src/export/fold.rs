@@ -242,7 +242,7 @@ impl Checkpoint {
             folded.insert(name.clone(), conv);
         }
         let head = source.head(metadata.get("head").map(String::as_str))?;
-        Ok(Self { convs: folded, head, metadata, sha256: super::package::sha256(bytes) })
+        Ok(Self { convs: folded, head, metadata, sha256: fovea::model::sha256(bytes) })
     }
 }
 

@@ -15,6 +15,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
+use crate::split::{self, Row, Split};
 use anyhow::{Context, Result, bail, ensure};
 use calibrate::{Method, Statistics};
 use evaluate::{Candidate, Evaluation};
@@ -24,10 +25,10 @@ use fovea::model::golden_input;
 use fovea::prepare::Preparation;
 use graph::Quantisation;
 use package::Gate;
-use pictures::{Part, Picture, Row};
+use pictures::Picture;
 use prost::Message;
 use runner::Network;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Makes a model package from a checkpoint: folds batch norm and the grey input, quantises to int8, measures, writes.
 #[derive(Clone, Debug, clap::Args)]
@@ -50,6 +51,9 @@ pub struct ExportArgs {
     /// Pictures that are no B-scans, for the card: how many the gate refuses
     #[arg(long)]
     pub not_oct: Option<PathBuf>,
+    /// A text file of the commands before the training (prepare, extract …), for the card
+    #[arg(long)]
+    pub commands: Option<PathBuf>,
     /// Training pictures to calibrate activations with
     #[arg(long, default_value_t = 200)]
     pub calibration: usize,
@@ -90,6 +94,9 @@ struct Report {
     threshold: f64,
     gate: GateReport,
     phantoms: Option<measure::Share>,
+    /// Pictures and patients of the split.
+    pictures: usize,
+    patients: usize,
     metadata: std::collections::BTreeMap<String, String>,
     checkpoint: (String, String),
     commands: Vec<String>,
@@ -99,9 +106,12 @@ struct Report {
 /// What the gate does.
 struct GateReport {
     limit: f32,
-    validation: measure::Share,
-    test: measure::Share,
-    refused: Option<measure::Share>,
+    /// Of validation and test, those within the limit of feature distance.
+    near: [measure::Share; 2],
+    /// Of validation and test, those that pass the whole gate.
+    passing: [measure::Share; 2],
+    /// Of pictures that are no B-scans, those refused by feature distance alone, and by the whole gate.
+    refused: Option<[measure::Share; 2]>,
 }
 
 /// Share of validation pictures that the gate's limit must let through, and the room above that quantile for pictures
@@ -114,23 +124,24 @@ const GATE_ROOM: f32 = 1.25;
 /// # Errors
 /// Bad input, an int8 network that loses too much, Ctrl-C; the package is then not written.
 pub fn run(args: &ExportArgs) -> Result<()> {
-    runner::stop_on_ctrl_c();
+    crate::interrupt()?;
     let threads = args.threads.unwrap_or_else(rayon::current_num_threads);
     let checkpoint = Checkpoint::read(&args.checkpoint)?;
     let preparation = Preparation::default();
-    let rows = pictures::read_split(&args.split)?;
-    let part = |part: Part| -> Result<Vec<Picture>> {
-        let mut of_part: Vec<Row> = rows.iter().filter(|row| row.part == part).cloned().collect();
+    let rows = split::read(&args.split)?;
+    same_split(&checkpoint, args)?;
+    let part = |part: Split| -> Result<Vec<Picture>> {
+        let mut of_part: Vec<Row> = rows.iter().filter(|row| row.split == part).cloned().collect();
         if let Some(limit) = args.limit {
             let keys: Vec<(Class, &str)> = of_part.iter().map(|r| (r.class, r.patient.as_str())).collect();
             of_part = pictures::stratified(&keys, limit).into_iter().map(|i| of_part[i].clone()).collect();
         }
         if of_part.is_empty() {
-            bail!("{}: no picture of the {part:?} part; make the split again", args.split.display());
+            bail!("{}: no picture for {}; make the split again", args.split.display(), part.name());
         }
         pictures::load(&of_part, &args.data, &preparation)
     };
-    let (train, validation, test) = (part(Part::Train)?, part(Part::Validation)?, part(Part::Test)?);
+    let (train, validation, test) = (part(Split::Train)?, part(Split::Validation)?, part(Split::Test)?);
 
     let keys: Vec<(Class, &str)> = train.iter().map(|p| (p.class, p.patient.as_str())).collect();
     let calibration: Vec<&Picture> =
@@ -175,22 +186,18 @@ pub fn run(args: &ExportArgs) -> Result<()> {
     let pooled: Vec<&[f32]> = on_train.iter().map(|a| a.pooled.as_slice()).collect();
     let gate = Gate::fit(&pooled);
     let limit = GATE_ROOM * measure::quantile(&validation.distances(&gate), GATE_SHARE);
-    let passing = |distances: &[f32]| {
-        measure::Share::wilson(distances.iter().filter(|d| **d <= limit).count(), distances.len())
-    };
     let refused = match &args.not_oct {
         None => None,
-        Some(folder) => {
-            let pictures = pictures::load_folder(folder, &preparation)?;
-            let answers = int8.answers(pictures.iter().map(|(_, input)| input), "not OCT")?;
-            let far = answers.iter().filter(|a| gate.distance(&a.pooled) > limit).count();
-            Some(measure::Share::wilson(far, answers.len()))
-        }
+        Some(folder) => Some(not_oct(&int8, folder, &preparation, &gate, limit)?),
+    };
+    let far = |part: &Evaluation| {
+        let distances = part.distances(&gate);
+        measure::Share::wilson(distances.iter().filter(|d| **d <= limit).count(), distances.len())
     };
     let gate_report = GateReport {
         limit,
-        validation: passing(&validation.distances(&gate)),
-        test: passing(&test.distances(&gate)),
+        near: [far(&validation), far(&test)],
+        passing: [validation.passing(&gate, limit), test.passing(&gate, limit)],
         refused,
     };
     let phantoms = match &args.phantoms {
@@ -200,6 +207,12 @@ pub fn run(args: &ExportArgs) -> Result<()> {
     let golden = int8.answers([&golden_input()], "golden picture")?;
     let golden = golden.first().context("the golden picture has no answer")?.logits;
 
+    let before = match &args.commands {
+        None => String::new(),
+        Some(path) => {
+            std::fs::read_to_string(path).with_context(|| format!("{}: cannot be read", path.display()))?
+        }
+    };
     let file_name = args.checkpoint.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let report = Report {
         head: checkpoint.head.kind(),
@@ -214,7 +227,9 @@ pub fn run(args: &ExportArgs) -> Result<()> {
         threshold,
         gate: gate_report,
         phantoms,
-        commands: card::commands(&checkpoint.metadata),
+        commands: card::commands(&before, &checkpoint.metadata),
+        pictures: rows.len(),
+        patients: rows.iter().map(|r| r.patient.as_str()).collect::<std::collections::BTreeSet<_>>().len(),
         metadata: checkpoint.metadata.clone(),
         checkpoint: (file_name, checkpoint.sha256.clone()),
         limit: args.limit,
@@ -224,15 +239,57 @@ pub fn run(args: &ExportArgs) -> Result<()> {
         ("head.safetensors", package::head_file(&checkpoint.head)?),
         ("gate.safetensors", gate.file()?),
         ("MODEL_CARD.md", card::card(args, &report).into_bytes()),
-        ("NOTICE", card::NOTICE.as_bytes().to_vec()),
+        ("NOTICE", card::notice(&checkpoint.metadata).into_bytes()),
     ];
     let manifest = card::manifest(args, &report, &preparation, &scales, golden, &files)?;
     files.push(("manifest.toml", manifest.into_bytes()));
     runner::check_stop()?;
-    package::write(&args.out, &files)?;
+    package::write(&args.out, &files, |folder| {
+        fovea::model::Package::open(folder)?;
+        Ok(())
+    })?;
     println!("{}", card::summary(&report));
     println!("written: {}", args.out.display());
     Ok(())
+}
+
+/// Refuses another split than that of the training: its test patients may have been trained on.
+fn same_split(checkpoint: &Checkpoint, args: &ExportArgs) -> Result<()> {
+    let Some(trained) = checkpoint.metadata.get("split_sha256") else {
+        eprintln!(
+            "the checkpoint does not say with which split it was trained; taking {}",
+            args.split.display()
+        );
+        return Ok(());
+    };
+    ensure!(
+        crate::cache::file_sha256(&args.split)? == *trained,
+        "{}: not the split that the checkpoint was trained with (SHA-256 {trained}): patients of its test part may \
+         have been trained on; give the same split.csv",
+        args.split.display()
+    );
+    Ok(())
+}
+
+/// Of the pictures in `folder`, which are no B-scans, the share refused by feature distance alone and by the whole gate.
+fn not_oct(
+    int8: &Network,
+    folder: &Path,
+    preparation: &Preparation,
+    gate: &Gate,
+    limit: f32,
+) -> Result<[measure::Share; 2]> {
+    let frames = pictures::load_folder(folder)?;
+    // The class means nothing here.
+    let pictures: Vec<Picture> = frames
+        .iter()
+        .map(|(_, frame)| Picture::new(frame, Class::Normal, "", preparation))
+        .collect::<Result<_>>()?;
+    let answers = int8.answers(pictures.iter().map(|p| &p.input), "not OCT")?;
+    let far: Vec<bool> = answers.iter().map(|a| gate.distance(&a.pooled) > limit).collect();
+    let either = far.iter().zip(&pictures).filter(|(far, p)| **far || p.refused).count();
+    let share = |count| measure::Share::wilson(count, pictures.len());
+    Ok([share(far.iter().filter(|far| **far).count()), share(either)])
 }
 
 /// Quantises in every way, evaluates each on validation, and returns the table, the best and its graph.

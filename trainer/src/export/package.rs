@@ -4,13 +4,7 @@ use super::fold::{HIDDEN, Head};
 use anyhow::{Context, Result, bail};
 use fovea::engine::{FEATURE_CHANNELS, FEATURE_SIDE};
 use safetensors::tensor::TensorView;
-use sha2::{Digest, Sha256};
 use std::path::Path;
-
-/// Lower-case hexadecimal SHA-256.
-pub fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
-}
 
 /// A safetensors file of f32 tensors.
 fn tensors(list: &[(&str, Vec<usize>, &[f32])]) -> Result<Vec<u8>> {
@@ -99,9 +93,11 @@ impl Gate {
 /// Writes a package's files into a new folder beside `out`, then puts that in `out`'s place: a power cut or Ctrl-C leaves
 /// the old package or the new one, never half of one.
 ///
+/// `verify` looks at the new folder first: what the appliance would refuse never takes the place of a good package.
+///
 /// # Errors
-/// When `out` exists and is no package, or the disk does not take it.
-pub fn write(out: &Path, files: &[(&str, Vec<u8>)]) -> Result<()> {
+/// When `out` exists and is no package, the disk does not take it, or `verify` refuses it.
+pub fn write(out: &Path, files: &[(&str, Vec<u8>)], verify: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let parent = match out.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
@@ -121,6 +117,7 @@ pub fn write(out: &Path, files: &[(&str, Vec<u8>)]) -> Result<()> {
             .with_context(|| format!("{}: cannot be written", path.display()))?;
         file.sync_all()?;
     }
+    verify(&fresh)?;
     if out.exists() {
         std::fs::rename(out, temporary.path().join("old"))
             .with_context(|| format!("{}: cannot be replaced", out.display()))?;
@@ -141,16 +138,37 @@ mod tests {
     fn packages_replace_packages_only() {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("model");
-        write(&out, &[("manifest.toml", b"a".to_vec())]).unwrap();
-        write(&out, &[("manifest.toml", b"b".to_vec()), ("NOTICE", vec![])]).unwrap();
+        write(&out, &[("manifest.toml", b"a".to_vec())], |_| Ok(())).unwrap();
+        write(&out, &[("manifest.toml", b"b".to_vec()), ("NOTICE", vec![])], |_| Ok(())).unwrap();
+        write(&out, &[("manifest.toml", b"c".to_vec())], |_| bail!("bad")).unwrap_err();
         assert_eq!(std::fs::read(out.join("manifest.toml")).unwrap(), b"b");
         let other = folder.path().join("other");
         std::fs::create_dir(&other).unwrap();
         std::fs::write(other.join("thesis.doc"), "dear").unwrap();
         assert!(
-            write(&other, &[("manifest.toml", vec![])]).unwrap_err().to_string().contains("no model package")
+            write(&other, &[("manifest.toml", vec![])], |_| Ok(()))
+                .unwrap_err()
+                .to_string()
+                .contains("no model package")
         );
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "no temporary folder stays");
+    }
+
+    // The trainer measures averaged features, the appliance whole ones: both must mean the same distance.
+    #[test]
+    fn gate_is_the_appliance_s() {
+        let cells = FEATURE_SIDE * FEATURE_SIDE;
+        let features =
+            |seed: usize| (0..FEATURE_CHANNELS * cells).map(move |i| ((i * seed) % 97) as f32 * 0.01);
+        let pooled = |features: &[f32]| -> Vec<f32> {
+            fovea::model::pooled(features).iter().map(|v| *v as f32).collect()
+        };
+        let seen: Vec<Vec<f32>> = (3..9).map(|s| pooled(&features(s).collect::<Vec<_>>())).collect();
+        let gate = Gate::fit(&seen.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        let read = fovea::model::Gate::decode(&gate.file().unwrap(), Path::new("gate.safetensors")).unwrap();
+        let new: Vec<f32> = features(31).collect();
+        let (here, there) = (gate.distance(&pooled(&new)), read.distance(&new));
+        assert!((here - there).abs() <= 1e-4 * there, "{here} {there}");
     }
 
     #[test]

@@ -1,35 +1,14 @@
 //! Labelled pictures of a split, prepared for the network.
 
-use super::runner::{bar, check_stop};
+use super::runner::check_stop;
+use crate::split::Row;
 use anyhow::{Context, Result, bail};
+use fovea::diagnosis::Statistics;
+use fovea::model::sha256;
 use fovea::prepare::{NetworkInput, Preparation};
 use fovea::{Class, Frame};
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
-
-/// A part of the split.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
-    /// Seen in training.
-    Train,
-    /// Decides choices: the checkpoint, the scales, the temperature, the thresholds.
-    Validation,
-    /// Decides nothing; measured once.
-    Test,
-}
-
-/// A row of split.csv.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Row {
-    /// Path relative to the folder of pictures.
-    pub path: PathBuf,
-    /// The label.
-    pub class: Class,
-    /// Whose eye it is.
-    pub patient: String,
-    /// Its part.
-    pub part: Part,
-}
 
 /// A prepared picture with its label.
 #[derive(Clone, Debug)]
@@ -40,76 +19,55 @@ pub struct Picture {
     pub patient: String,
     /// The network's input.
     pub input: NetworkInput,
+    /// Whether the gate refuses it by its statistics, before any network.
+    pub refused: bool,
 }
 
-/// Reads split.csv (`path,class,patient,split,…`) and refuses a patient in two parts.
-///
-/// # Errors
-/// A missing column, an unknown class or part, a leak; each names file and line.
-pub fn read_split(path: &Path) -> Result<Vec<Row>> {
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("{}: cannot be read; make it with `fovea-train prepare`", path.display()))?;
-    parse_split(&text).with_context(|| format!("{}", path.display()))
-}
-
-fn parse_split(text: &str) -> Result<Vec<Row>> {
-    let mut lines = text.lines().enumerate();
-    let header: Vec<&str> = lines.next().context("the split is empty")?.1.split(',').collect();
-    let column = |name: &str| {
-        header.iter().position(|h| h.trim() == name).with_context(|| format!("line 1: no column `{name}`"))
-    };
-    let (path, class, patient, split) =
-        (column("path")?, column("class")?, column("patient")?, column("split")?);
-    let mut rows = Vec::new();
-    let mut parts = std::collections::BTreeMap::new();
-    for (i, line) in lines.filter(|(_, line)| !line.trim().is_empty()) {
-        let fields: Vec<&str> = line.split(',').map(str::trim).collect();
-        let field =
-            |c: usize| fields.get(c).copied().with_context(|| format!("line {}: too few fields", i + 1));
-        let row = Row {
-            path: field(path)?.into(),
-            class: field(class)?.parse().with_context(|| format!("line {}", i + 1))?,
-            patient: field(patient)?.into(),
-            part: match field(split)? {
-                "train" => Part::Train,
-                "validation" => Part::Validation,
-                "test" => Part::Test,
-                other => bail!("line {}: '{other}' is no part: write train, validation or test", i + 1),
-            },
-        };
-        if *parts.entry(row.patient.clone()).or_insert(row.part) != row.part {
-            bail!("line {}: patient {} stands in two parts; make the split again", i + 1, row.patient);
-        }
-        rows.push(row);
+impl Picture {
+    /// Prepares a frame.
+    ///
+    /// # Errors
+    /// When it is too small.
+    pub fn new(frame: &Frame, class: Class, patient: &str, preparation: &Preparation) -> Result<Self> {
+        let input = preparation.prepare(frame, None)?;
+        let refused = Statistics::measure(frame, None, &input).refusal().is_some();
+        Ok(Self { class, patient: patient.into(), input, refused })
     }
-    Ok(rows)
 }
 
 /// Reads and prepares the pictures of `rows` below `folder`.
 ///
 /// # Errors
-/// The first picture that cannot be read, by name: an evaluation that leaves pictures out would not be one.
+/// The first picture that cannot be read or is not the one of the split, by name: an evaluation that leaves pictures out
+/// would not be one.
 pub fn load(rows: &[Row], folder: &Path, preparation: &Preparation) -> Result<Vec<Picture>> {
-    let bar = bar(rows.len(), "reading pictures");
+    let bar = crate::bar(rows.len(), "pictures");
     let pictures = rows
         .par_iter()
         .map(|row| {
             check_stop()?;
-            let frame = Frame::read(&folder.join(&row.path))?;
-            let input = preparation.prepare(&frame, None)?;
+            let path = folder.join(&row.path);
+            let bytes =
+                std::fs::read(&path).with_context(|| format!("{}: cannot be read", path.display()))?;
+            // The same name stands for different pictures in different copies of the set.
+            if !row.sha256.is_empty() && sha256(&bytes) != row.sha256 {
+                bail!("{}: not the picture of the split (other SHA-256); use the same data", path.display());
+            }
+            let frame = Frame::decode(&bytes, &path)?;
             bar.inc(1);
-            Ok(Picture { class: row.class, patient: row.patient.clone(), input })
+            Picture::new(&frame, row.class, &row.patient, preparation)
         })
         .collect();
-    bar.finish();
+    bar.finish_and_clear();
     pictures
 }
 
-/// Picture files in `folder` and below, sorted; prepared, without labels. Files that are no pictures are skipped.
+/// Picture files in `folder` and below, sorted, as frames. Files that are no pictures are skipped, with a line on the
+/// error stream where they look like some.
 ///
 /// # Errors
 /// When the folder cannot be read or holds no picture.
-pub fn load_folder(folder: &Path, preparation: &Preparation) -> Result<Vec<(PathBuf, NetworkInput)>> {
+pub fn load_folder(folder: &Path) -> Result<Vec<(PathBuf, Frame)>> {
     let mut folders = vec![folder.to_path_buf()];
     let mut files = Vec::new();
     while let Some(folder) = folders.pop() {
@@ -129,10 +87,9 @@ pub fn load_folder(folder: &Path, preparation: &Preparation) -> Result<Vec<(Path
     });
     let mut out = Vec::new();
     for path in files {
-        match Frame::read(&path).map_err(anyhow::Error::from).and_then(|f| Ok(preparation.prepare(&f, None)?))
-        {
-            Ok(input) => out.push((path, input)),
-            Err(error) => eprintln!("skipped: {error:#}"),
+        match Frame::read(&path) {
+            Ok(frame) => out.push((path, frame)),
+            Err(error) => eprintln!("skipped: {error}"),
         }
     }
     if out.is_empty() {
@@ -179,28 +136,6 @@ pub fn stratified(rows: &[(Class, &str)], count: usize) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn splits_are_read_and_leaks_refused() {
-        let good =
-            "path,class,patient,split,width\nCNV/a.jpeg,CNV,7,train,512\nDME/b.jpeg,DME,8,test,512\n\n";
-        let rows = parse_split(good).unwrap();
-        assert_eq!(
-            rows[1],
-            Row { path: "DME/b.jpeg".into(), class: Class::Dme, patient: "8".into(), part: Part::Test }
-        );
-        for (bad, word) in [
-            ("path,class,patient\n", "split"),
-            ("path,class,patient,split\na,CNV,1,train\nb,CNV,1,test\n", "two parts"),
-            ("path,class,patient,split\na,XYZ,1,train\n", "line 2"),
-            ("path,class,patient,split\na,CNV,1,elsewhere\n", "elsewhere"),
-            ("path,class,patient,split\na,CNV\n", "too few"),
-            ("", "empty"),
-        ] {
-            let error = format!("{:#}", parse_split(bad).unwrap_err());
-            assert!(error.contains(word), "{error}");
-        }
-    }
 
     #[test]
     fn calibration_is_stratified_and_takes_patients_first() {

@@ -3,40 +3,20 @@
 use anyhow::{Context, Result, bail};
 use fovea::model::onnx;
 use fovea::prepare::{NetworkInput, SIDE};
-use indicatif::{ProgressBar, ProgressStyle};
 use prost::Message;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tract_onnx::prelude::*;
 
-/// Set by Ctrl-C: loops over pictures end with an error soon after.
-static STOP: AtomicBool = AtomicBool::new(false);
-
-/// From now on Ctrl-C ends the running loop with an error instead of killing the process, so that temporary folders are
-/// removed on the way out.
-pub fn stop_on_ctrl_c() {
-    // A command that came before us may have its own handler; then Ctrl-C does what that one says.
-    if let Err(error) = ctrlc::set_handler(|| STOP.store(true, Ordering::Relaxed)) {
-        tracing::debug!(%error, "Ctrl-C is handled elsewhere");
-    }
-}
-
-/// Ends the command when Ctrl-C was pressed.
+/// Ends the command when Ctrl-C was pressed, by an error: temporary folders are removed on the way out.
 ///
 /// # Errors
-/// Always the same: that it was interrupted.
+/// That it was interrupted, or that the signal cannot be caught.
 pub fn check_stop() -> Result<()> {
-    if STOP.load(Ordering::Relaxed) {
+    if crate::interrupt()?() {
         bail!("interrupted; nothing was written");
     }
     Ok(())
-}
-
-/// A bar over `length` pictures.
-pub fn bar(length: usize, what: &str) -> ProgressBar {
-    let style = ProgressStyle::with_template("{msg:28} {bar:32} {pos}/{len} {per_sec} {eta} left");
-    let bar = ProgressBar::new(length as u64).with_message(what.to_owned());
-    if let Ok(style) = style { bar.with_style(style) } else { bar }
 }
 
 /// A graph optimised by tract.
@@ -79,7 +59,7 @@ impl Network {
         map: impl Fn(usize, &[&[f32]]) -> Result<T> + Sync,
     ) -> Result<Vec<T>> {
         let inputs: Vec<&NetworkInput> = inputs.into_iter().collect();
-        let (bar, next) = (bar(inputs.len(), what), AtomicUsize::new(0));
+        let (bar, next) = (crate::bar(inputs.len(), what), AtomicUsize::new(0));
         let work = || -> Result<Vec<(usize, T)>> {
             let mut state = self.plan.spawn()?;
             let mut done = Vec::new();
@@ -108,7 +88,7 @@ impl Network {
                 })
                 .collect()
         });
-        bar.finish();
+        bar.finish_and_clear();
         let mut all = Vec::with_capacity(inputs.len());
         for part in parts {
             all.extend(part?);
