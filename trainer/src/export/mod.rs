@@ -124,7 +124,7 @@ const GATE_ROOM: f32 = 1.25;
 /// # Errors
 /// Bad input, an int8 network that loses too much, Ctrl-C; the package is then not written.
 pub fn run(args: &ExportArgs) -> Result<()> {
-    crate::interrupt()?;
+    let _pressed = crate::interrupt()?;
     let threads = args.threads.unwrap_or_else(rayon::current_num_threads);
     let checkpoint = Checkpoint::read(&args.checkpoint)?;
     let preparation = Preparation::default();
