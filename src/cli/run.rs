@@ -2,7 +2,8 @@
 
 use super::ModelArgs;
 use fovea::Reader;
-use fovea::appliance::{self, Classifier, Reading};
+use fovea::appliance::{Appliance, Classifier, Reading};
+use fovea::capture::Source;
 use fovea::explain::Map;
 use std::process::ExitCode;
 
@@ -28,14 +29,19 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let mut config = args.model.config()?;
     config.source = args.source.unwrap_or(config.source);
     config.display = args.display.unwrap_or(config.display);
-    appliance::Source::parse(&config.source)?;
+    Source::parse(&config.source)?;
     let mut display = fovea_board::open(&config.display)?;
     let stop = super::stop_flag()?;
     let reader = super::reader(&config)?;
     let model = reader.package().identity();
-    appliance::run(&config, &model, classifier(reader), display.as_mut(), &stop, &mut |line| {
-        println!("{line}")
-    })?;
+    // An engine that hangs or panics is replaced by a new one, as the first was opened.
+    let again = config.clone();
+    let spare = std::sync::Arc::new(move || super::reader(&again).map(classifier).map_err(|error| error.to_string()));
+    Appliance::new(&config, &model, classifier(reader)).spare(spare).run(
+        display.as_mut(),
+        &stop,
+        &mut |line| println!("{line}"),
+    )?;
     Ok(ExitCode::SUCCESS)
 }
 

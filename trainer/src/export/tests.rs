@@ -14,6 +14,7 @@ fn pictures(count: u64) -> Vec<Picture> {
             class: Class::Normal,
             patient: seed.to_string(),
             input: testing::picture(seed),
+            refused: false,
         })
         .collect()
 }
