@@ -36,7 +36,8 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let model = reader.package().identity();
     // An engine that hangs or panics is replaced by a new one, as the first was opened.
     let again = config.clone();
-    let spare = std::sync::Arc::new(move || super::reader(&again).map(classifier).map_err(|error| error.to_string()));
+    let spare =
+        std::sync::Arc::new(move || super::reader(&again).map(classifier).map_err(|error| error.to_string()));
     Appliance::new(&config, &model, classifier(reader)).spare(spare).run(
         display.as_mut(),
         &stop,
