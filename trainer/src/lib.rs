@@ -6,6 +6,7 @@ pub mod checkpoint;
 pub mod curves;
 pub mod device;
 pub mod export;
+pub mod mixup;
 pub mod network;
 pub mod nn;
 pub mod phantom;
