@@ -5,8 +5,11 @@
 //! layer): a tile of output pixels has a pointer for each pixel and tap, beside the picture to a row of zeros.
 //! Requantisation happens in registers. Nothing is allocated while a picture is computed.
 
+mod peak;
 #[cfg(target_arch = "x86_64")]
 mod x86;
+
+pub use peak::peak;
 
 use super::plan::{Convolution, Plan, PlanError, Pool, PoolKind, Step, Tensor, Window};
 use super::{Engine, EngineError, Output, scalar};
