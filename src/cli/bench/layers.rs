@@ -23,6 +23,8 @@ pub struct Layer {
     pub output_bytes: Option<usize>,
     /// Multiply-accumulates for each byte of weights and activations.
     pub intensity: Option<f64>,
+    /// Products that one output sums.
+    pub products: Option<u64>,
     /// What it waits for most likely, in words.
     pub waits_for: &'static str,
 }
@@ -35,6 +37,21 @@ pub struct Layers {
     /// Multiply-accumulates a second of a register-only loop on all threads, in thousand millions.
     pub peak_gmac: Option<f64>,
     pub layers: Vec<Layer>,
+}
+
+/// Bytes of weights beyond which they come from outside a core's own cache, roughly.
+const CACHE: usize = 1 << 20;
+
+/// Thousand millions of bytes that a copy beyond the caches reads and writes a second.
+fn copied() -> f64 {
+    let (from, mut to) = (vec![1u8; 32 << 20], vec![0u8; 32 << 20]);
+    let once = || {
+        let start = std::time::Instant::now();
+        to.copy_from_slice(std::hint::black_box(&from));
+        std::hint::black_box(&mut to);
+        2.0 * from.len() as f64 / start.elapsed().as_secs_f64() / 1e9
+    };
+    std::iter::repeat_with(once).take(4).fold(0.0, f64::max)
 }
 
 /// Measures every layer `runs` times.
@@ -56,6 +73,7 @@ pub fn measure(onnx: &[u8], mut engine: Simd, runs: usize) -> anyhow::Result<Lay
             (step.name(), [weights, bytes(from), bytes(to)])
         })
         .collect();
+    let copied = copied();
     let input = golden_input();
     let mut times: Vec<Vec<f64>> = Vec::new();
     let mut steps = Vec::new();
@@ -76,16 +94,17 @@ pub fn measure(onnx: &[u8], mut engine: Simd, runs: usize) -> anyhow::Result<Lay
             let size = sizes.get(name.as_str());
             let of_peak = peak_gmac.map(|peak| gmac / peak);
             let intensity = size.map(|s| macs as f64 / s.iter().sum::<usize>().max(1) as f64);
-            let waits_for = match (macs, size) {
-                (0, _) => "memory: it moves bytes and multiplies nothing",
-                // Weights are read once a picture: beyond the caches they come at the memory's speed.
-                (_, Some([weights, ..])) if *weights > 1 << 20 && intensity.is_some_and(|i| i < 80.0) => {
-                    "weights: each is used for few positions"
+            let products = size.map(|s| macs / s[2].max(1) as u64);
+            let bytes = size.map_or(0, |s| s.iter().sum::<usize>()) as f64;
+            let waits_for = match products {
+                Some(0) => "memory: it moves bytes and multiplies nothing",
+                _ if of_peak.is_some_and(|share| share > 0.6) => "multiply units",
+                _ if bytes / median / 1e6 > 0.5 * copied => {
+                    "memory: its bytes come nearly as fast as a copy's"
                 }
-                (_, Some([weights, from, to])) if from + to > 8 * weights => {
-                    "activations: few products for each byte"
-                }
-                _ => "multiply units",
+                Some(..=300) => "each output: few products between requantising and addresses",
+                _ if size.is_some_and(|s| s[0] > CACHE) => "weights: more than the core's cache holds",
+                _ => "loads into registers between the products",
             };
             Layer {
                 mmac: macs as f64 / 1e6,
@@ -96,6 +115,7 @@ pub fn measure(onnx: &[u8], mut engine: Simd, runs: usize) -> anyhow::Result<Lay
                 input_bytes: size.map(|s| s[1]),
                 output_bytes: size.map(|s| s[2]),
                 intensity,
+                products,
                 waits_for,
                 name,
             }
@@ -114,20 +134,21 @@ impl Layers {
             shown.truncate(count);
         }
         let mut text = format!(
-            "{:<30} {:>8} {:>8} {:>8} {:>7} {:>9} {:>6}  waits for\n",
-            "layer", "Mmac", "ms", "GMAC/s", "of peak", "weights B", "MAC/B"
+            "{:<30} {:>8} {:>8} {:>8} {:>7} {:>9} {:>6} {:>5}  waits for\n",
+            "layer", "Mmac", "ms", "GMAC/s", "of peak", "weights B", "MAC/B", "sums"
         );
         for l in shown {
             let share = l.of_peak.map_or("-".into(), |share| format!("{:.0} %", share * 100.0));
             let number = |n: Option<String>| n.unwrap_or_else(|| "-".into());
             text += &format!(
-                "{:<30} {:>8.2} {:>8.3} {:>8.1} {share:>7} {:>9} {:>6}  {}\n",
+                "{:<30} {:>8.2} {:>8.3} {:>8.1} {share:>7} {:>9} {:>6} {:>5}  {}\n",
                 l.name,
                 l.mmac,
                 l.median,
                 l.gmac_per_second,
                 number(l.weight_bytes.map(|w| w.to_string())),
                 number(l.intensity.map(|i| format!("{i:.0}"))),
+                number(l.products.map(|p| p.to_string())),
                 l.waits_for
             );
         }
