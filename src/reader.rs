@@ -48,8 +48,12 @@ impl Reader {
     /// # Errors
     /// See [`engine::open`].
     pub fn new(package: Arc<Package>, engine: &str, region: Option<Region>) -> Result<Self, EngineError> {
-        let engine = engine::open(engine, &package)?;
-        Ok(Self { package, engine, region })
+        Ok(Self::with(Arc::clone(&package), engine::open(engine, &package)?, region))
+    }
+
+    /// A reader with an engine that is open already.
+    pub fn with(package: Arc<Package>, engine: Box<dyn Engine>, region: Option<Region>) -> Self {
+        Self { package, engine, region }
     }
 
     /// Another reader for another thread; `None` where the engine cannot be shared.

@@ -259,15 +259,47 @@ fn the_appliance_runs_on_a_replay() {
 
 #[test]
 fn bench_and_doctor_tell() {
-    let (out, _) = expect(0, &["bench", "--json", "--runs", "2", "--warmup", "1"]);
+    let (out, _) = expect(0, &["bench", "--json", "--runs", "2", "--warmup", "1", "--no-start"]);
     let report: serde_json::Value = serde_json::from_str(&out).unwrap();
     let engine = &report["engines"][0];
     assert!(engine["median"].as_f64().unwrap() > 0.0 && engine["p95"].as_f64() >= engine["median"].as_f64());
+    assert!(engine["stages"]["draw"]["median"].as_f64().unwrap() > 0.0 && engine["fresh"].is_null());
     let (out, _) = expect(0, &["doctor"]);
     assert!(
         out.contains("processor") && out.contains("works    engine") && out.contains("Pictures can be read"),
         "{out}"
     );
+}
+
+#[test]
+fn bench_measures_layers_and_fresh_processes_and_compares() {
+    let simd = ["bench", "--engine", "simd", "--threads", "1", "--runs", "2", "--warmup", "1"];
+    let (out, _) = expect(0, &[&simd[..], &["--json", "examples/bscans/phantom-dme-1.jpeg"]].concat());
+    let report: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let layers = &report["engines"][0]["layers"];
+    let of = |key: &str| {
+        layers["layers"].as_array().unwrap().iter().map(|l| l[key].as_f64().unwrap()).sum::<f64>()
+    };
+    // InceptionV3 on one grey channel.
+    assert!((5600.0..5750.0).contains(&of("mmac")) && of("median") > 0.0, "{layers}");
+    assert_eq!(layers["threads"], 1);
+    let fresh = &report["engines"][0]["fresh"];
+    assert!(
+        fresh["peak_kb"].as_u64().unwrap() > 10_000 && fresh["cold_start"]["minimum"].as_f64().unwrap() > 0.0
+    );
+    let (out, _) = expect(0, &[&simd[..], &["--no-start", "--layers"]].concat());
+    assert!(
+        out.contains("waits for") && out.contains("Conv2d_4a_3x3") && out.contains("prepare + explain"),
+        "{out}"
+    );
+    let (out, _) = expect(0, &["bench", "--compare", "simd@1,simd@1", "--runs", "3"]);
+    assert!(out.contains("logits differ by 0.00000") && out.contains("rounds in turn"), "{out}");
+    for (wrong, word) in
+        [("simd", "two engines"), ("simd:abacus,simd", "abacus"), ("tract@2,simd", "simd only")]
+    {
+        let (_, err) = expect(2, &["bench", "--compare", wrong]);
+        assert!(err.contains(word), "{err}");
+    }
 }
 
 #[cfg(unix)]

@@ -128,6 +128,20 @@ pub fn open(name: &str, package: &Package) -> Result<Box<dyn Engine>, EngineErro
     Err(EngineError::None(failed.join("; ")))
 }
 
+/// Opens the engine `simd` with these instructions and threads (chosen where they are not given), and has it answer the
+/// golden picture.
+///
+/// # Errors
+/// [`EngineError::Load`] and [`EngineError::Golden`].
+pub fn open_simd(
+    package: &Package,
+    isa: Option<simd::Isa>,
+    threads: Option<usize>,
+) -> Result<Box<dyn Engine>, EngineError> {
+    let engine = load(simd::NAME, simd::Simd::new(&package.onnx, isa, threads))?;
+    proved(Box::new(engine), package)
+}
+
 /// Runs the golden picture and gives the engine back when its logits stay within [`GOLDEN_BOUND`].
 fn proved(mut engine: Box<dyn Engine>, package: &Package) -> Result<Box<dyn Engine>, EngineError> {
     let off = golden_difference(engine.as_mut(), package)?;

@@ -21,12 +21,16 @@ impl Tract {
     /// [`EngineError::Load`].
     pub fn new(package: &Package) -> Result<Self, EngineError> {
         let load = || -> TractResult<Arc<TypedRunnableModel>> {
+            // A file that swells when decoded is refused as it is by the plan.
+            crate::model::onnx::check(&package.onnx).map_err(TractError::msg)?;
             let mut model = tract_onnx::onnx().model_for_read(&mut package.onnx.as_slice())?;
             model.set_input_fact(0, f32::fact([1, 1, SIDE, SIDE]).into())?;
             model.select_outputs_by_name(["logits", "features"])?;
             model.into_optimized()?.into_runnable()
         };
-        load().map(Self).map_err(|error| EngineError::Load { engine: NAME, reason: format!("{error:#}") })
+        // tract asserts what a well-made model never breaks; a damaged one must not end the program.
+        let loaded = std::panic::catch_unwind(load).unwrap_or_else(|_| Err(TractError::msg("it panicked")));
+        loaded.map(Self).map_err(|error| EngineError::Load { engine: NAME, reason: format!("{error:#}") })
     }
 }
 

@@ -39,6 +39,16 @@ pub enum ModelError {
         /// The system's answer.
         source: std::io::Error,
     },
+    /// A file is larger than any of a package.
+    #[error(
+        "{path}: {bytes} bytes, more than the 256 MB that a package's file may have; copy the model package again"
+    )]
+    Large {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+    },
     /// The manifest is wrong.
     #[error("{path}{place}: {reason}; copy the model package again, or export it with a fitting fovea-train")]
     Manifest {
@@ -125,7 +135,12 @@ impl Package {
 
 /// Reads a file and compares its checksum.
 fn checked(path: &Path, expected: &str) -> Result<Vec<u8>, ModelError> {
-    let bytes = std::fs::read(path).map_err(|source| ModelError::Io { path: path.into(), source })?;
+    let read = |source| ModelError::Io { path: path.into(), source };
+    let size = std::fs::metadata(path).map_err(read)?.len();
+    if size > onnx::LARGEST_FILE as u64 {
+        return Err(ModelError::Large { path: path.into(), bytes: size });
+    }
+    let bytes = std::fs::read(path).map_err(read)?;
     let got = sha256(&bytes);
     if got.eq_ignore_ascii_case(expected) {
         Ok(bytes)

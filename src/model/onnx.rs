@@ -7,7 +7,7 @@
 mod scan;
 
 use prost::Message;
-pub use scan::FILE as LARGEST_FILE;
+pub use scan::{FILE as LARGEST_FILE, check};
 
 /// Element types of [`Tensor`], as ONNX numbers them.
 pub mod data_type {

@@ -81,6 +81,17 @@ fn every_altered_or_missing_file_is_named() {
     assert!(matches!(error, ModelError::Missing(_)) && error.to_string().contains("--model"), "{error}");
 }
 
+// A sparse file: it takes no space on disk, and must not be read.
+#[test]
+fn a_huge_file_is_refused_before_it_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    write_package(folder.path());
+    let file = std::fs::OpenOptions::new().write(true).open(folder.path().join(ONNX)).unwrap();
+    file.set_len(1 << 40).unwrap();
+    let error = Package::open(folder.path()).unwrap_err();
+    assert!(matches!(error, ModelError::Large { bytes: 1_099_511_627_776, .. }), "{error}");
+}
+
 #[test]
 fn manifests_are_refused_with_place_and_reason() {
     let folder = tempfile::tempdir().unwrap();

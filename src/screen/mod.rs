@@ -257,30 +257,42 @@ fn picture<D: DrawTarget<Color = Rgb888>>(
         Size::new(w as u32, h as u32),
     );
     let pixels = shown.picture.pixels();
-    let colours = (0..w * h).map(|i| {
-        let (x, y) = (i % w, i / w);
-        let (x0, y0) = (x * sw / w, y * sh / h);
-        let (x1, y1) = (((x + 1) * sw / w).max(x0 + 1), ((y + 1) * sh / h).max(y0 + 1));
-        let sum: u64 = (y0..y1)
-            .flat_map(|row| &pixels[(row * sw + x0) as usize..(row * sw + x1) as usize])
-            .map(|v| u64::from(*v))
-            .sum();
-        let grey = (sum / ((x1 - x0) * (y1 - y0))) as u8;
-        match shown.map {
-            Some(map) => heat(grey, sample(map, (x as f32 + 0.5) / w as f32, (y as f32 + 0.5) / h as f32)),
-            None => Rgb888::new(grey, grey, grey),
-        }
+    // Divisions are made once a row and once a column, not once a pixel.
+    let span = |at: u64, size: u64, source: u64| {
+        let first = at * source / size;
+        (first as usize, ((at + 1) * source / size).max(first + 1) as usize)
+    };
+    let columns: Vec<_> = (0..w).map(|x| (span(x, w, sw), cell((x as f32 + 0.5) / w as f32))).collect();
+    let sw = sw as usize;
+    let colours = (0..h).flat_map(|y| {
+        let ((y0, y1), (i, fy)) = (span(y, h, sh), cell((y as f32 + 0.5) / h as f32));
+        columns.iter().map(move |&((x0, x1), (j, fx))| {
+            let grey = if (x1 - x0, y1 - y0) == (1, 1) {
+                pixels[y0 * sw + x0]
+            } else {
+                let sum: usize = (y0..y1)
+                    .flat_map(|row| &pixels[row * sw + x0..row * sw + x1])
+                    .map(|v| usize::from(*v))
+                    .sum();
+                (sum / ((x1 - x0) * (y1 - y0))) as u8
+            };
+            match shown.map {
+                Some(map) => {
+                    let row = |i: usize| map[i * 8 + j] * (1.0 - fx) + map[i * 8 + j + 1] * fx;
+                    heat(grey, row(i) * (1.0 - fy) + row(i + 1) * fy)
+                }
+                None => Rgb888::new(grey, grey, grey),
+            }
+        })
     });
     c.target.fill_contiguous(&place, colours)
 }
 
-/// Bilinear between the centres of the cells; `x` and `y` from 0 to 1.
-fn sample(map: &[f32; 64], x: f32, y: f32) -> f32 {
-    let (x, y) = ((x * 8.0 - 0.5).clamp(0.0, 7.0), (y * 8.0 - 0.5).clamp(0.0, 7.0));
-    let (i, j) = ((y as usize).min(6), (x as usize).min(6));
-    let (fy, fx) = (y - i as f32, x - j as f32);
-    let row = |i: usize| map[i * 8 + j] * (1.0 - fx) + map[i * 8 + j + 1] * fx;
-    row(i) * (1.0 - fy) + row(i + 1) * fy
+/// The cell whose centre lies before `at` (0 to 1), and how far the next one's is: for bilinear values between centres.
+fn cell(at: f32) -> (usize, f32) {
+    let at = (at * 8.0 - 0.5).clamp(0.0, 7.0);
+    let first = (at as usize).min(6);
+    (first, at - first as f32)
 }
 
 /// Grey under a light that goes from nothing over violet and orange to yellow, rising in lightness.
@@ -344,6 +356,44 @@ impl DrawTarget for Picture {
             }
         }
         Ok(())
+    }
+
+    /// Row by row where the whole area lies inside.
+    fn fill_contiguous<I: IntoIterator<Item = Rgb888>>(
+        &mut self,
+        area: &Rectangle,
+        colours: I,
+    ) -> Result<(), Self::Error> {
+        if self.bounding_box().intersection(area) != *area {
+            let pixels = area.points().zip(colours).map(|(at, colour)| embedded_graphics::Pixel(at, colour));
+            return self.draw_iter(pixels);
+        }
+        let mut colours = colours.into_iter();
+        for y in 0..area.size.height as usize {
+            for (pixel, colour) in self.row(area, y).as_chunks_mut::<3>().0.iter_mut().zip(&mut colours) {
+                *pixel = [colour.r(), colour.g(), colour.b()];
+            }
+        }
+        Ok(())
+    }
+
+    fn fill_solid(&mut self, area: &Rectangle, colour: Rgb888) -> Result<(), Self::Error> {
+        if self.bounding_box().intersection(area) != *area {
+            return self.fill_contiguous(area, std::iter::repeat(colour));
+        }
+        let bytes = [colour.r(), colour.g(), colour.b()];
+        for y in 0..area.size.height as usize {
+            self.row(area, y).as_chunks_mut::<3>().0.fill(bytes);
+        }
+        Ok(())
+    }
+}
+
+impl Picture {
+    /// The bytes of a row of an area that lies inside.
+    fn row(&mut self, area: &Rectangle, y: usize) -> &mut [u8] {
+        let first = (area.top_left.y as usize + y) * self.size.width as usize + area.top_left.x as usize;
+        &mut self.rgb[first * 3..][..area.size.width as usize * 3]
     }
 }
 

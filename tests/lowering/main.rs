@@ -1,7 +1,11 @@
 //! Lowering: networks in the shapes of the quantisation tools against a walk over the same graph in f64, what cannot be
 //! lowered, and files that want to do harm.
 
+mod corpus;
+#[cfg(all(feature = "tract", feature = "appliance"))]
+mod fallback;
 mod graphs;
 mod hostile;
+mod mutate;
 mod patterns;
 mod reference;

@@ -7,8 +7,11 @@
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
+mod peak;
 #[cfg(target_arch = "x86_64")]
 mod x86;
+
+pub use peak::peak;
 
 use super::plan::{Convolution, Plan, PlanError, Pool, PoolKind, Step, Tensor, Window};
 use super::{Engine, EngineError, Output, scalar};

@@ -63,6 +63,9 @@ impl Weights {
 
     /// Bytes less their zero points; `tensor` is the constant.
     pub fn steps(&self, tensor: &onnx::Tensor) -> Result<Vec<i8>, Failure> {
+        if self.zeros.is_empty() && tensor.data_type == Some(data_type::INT8) {
+            return Ok(tensor.i8s()?);
+        }
         let mut values = tensor.bytes()?;
         if !self.zeros.is_empty() {
             self.slices(&mut values, |slice, values| {

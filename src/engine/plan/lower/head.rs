@@ -105,7 +105,7 @@ impl Lowering<'_> {
     fn floats(&mut self, value: Option<&Value>) -> Result<(Vec<usize>, Vec<f32>), Failure> {
         let (shape, values) = match value {
             Some(Value::Weights(weights)) => {
-                (weights.shape.clone(), weights.floats(self.constants[weights.constant])?)
+                (weights.shape.clone(), weights.floats(&self.constants[weights.constant])?)
             }
             value => {
                 let tensor = self.constant(value)?;
@@ -117,6 +117,16 @@ impl Lowering<'_> {
             return Err(Reason("weights that are not finite".into()));
         }
         Ok((shape, values))
+    }
+
+    /// Frees a convolution's constant, which the plan holds from here on, where no other node reads it: a model is then in
+    /// memory once and not twice.
+    fn forget(&mut self, constant: usize, node: &onnx::Node) {
+        let tensor = &mut self.constants[constant];
+        let once = |name: Option<&str>| name.is_some_and(|name| self.uses.get(name) == Some(&1));
+        if once(tensor.name.as_deref()) && once(node.input.get(1).map(String::as_str)) {
+            tensor.raw_data = None;
+        }
     }
 
     pub fn convolution(
@@ -150,16 +160,17 @@ impl Lowering<'_> {
             return Err(Reason(format!("weights of {shape:?} for {channels} channels")));
         }
         let scales = weights.by_output()?;
-        let tensor = self.constants[weights.constant];
-        let values = weights.steps(tensor)?;
+        let values = weights.steps(&self.constants[weights.constant])?;
         self.network.keep(values.len())?;
+        self.forget(weights.constant, node);
         let taps = kh * kw;
         let mut weight = vec![0; values.len()];
-        for (n, filter) in values.chunks_exact(c * taps).enumerate() {
-            for (k, &w) in filter.iter().enumerate() {
-                weight[(n * taps + k % taps) * c + k / taps] = w;
+        for (turned, filter) in weight.chunks_exact_mut(c * taps).zip(values.chunks_exact(c * taps)) {
+            for (k, window) in filter.chunks_exact(taps).enumerate() {
+                window.iter().enumerate().for_each(|(tap, &w)| turned[tap * c + k] = w);
             }
         }
+        drop(values);
         let given = self.network.tensors[from].scale;
         let bias = match inputs.get(2) {
             None | Some(Value::Absent) => Bias::Steps(vec![0; o]),

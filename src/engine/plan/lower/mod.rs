@@ -31,8 +31,10 @@ const LIMIT: usize = 1 << 14;
 const NODES: usize = 1 << 13;
 
 struct Lowering<'a> {
-    constants: Vec<&'a onnx::Tensor>,
-    values: HashMap<&'a str, Value>,
+    constants: Vec<onnx::Tensor>,
+    /// How many nodes read a name.
+    uses: HashMap<&'a str, usize>,
+    values: HashMap<String, Value>,
     network: Network,
     head: head::Builder,
     /// Names of the features in f32 and in bytes.
@@ -43,27 +45,34 @@ struct Lowering<'a> {
 /// Lowers a model's bytes, whatever the size of its picture and features.
 pub fn lower(bytes: &[u8]) -> Result<Plan, PlanError> {
     let model = onnx::Model::read(bytes).map_err(PlanError::Decode)?;
-    let graph = model.graph.as_ref().ok_or_else(|| PlanError::Decode("no graph in it".into()))?;
+    let mut graph = model.graph.ok_or_else(|| PlanError::Decode("no graph in it".into()))?;
     if graph.node.len() > NODES {
         return Err(PlanError::Graph(format!("has {} nodes, more than {NODES}", graph.node.len())));
     }
+    let constants = std::mem::take(&mut graph.initializer);
+    let graph = &graph;
     let mut values = HashMap::new();
-    let mut constants = Vec::new();
-    for tensor in &graph.initializer {
-        let name = tensor.name.as_deref().unwrap_or_default();
-        if values.insert(name, Value::Constant(constants.len())).is_some() {
+    for (i, tensor) in constants.iter().enumerate() {
+        let name = tensor.name.clone().unwrap_or_default();
+        if values.insert(name.clone(), Value::Constant(i)).is_some() {
             return Err(PlanError::Graph(format!("has two constants named '{name}'")));
         }
-        constants.push(tensor);
+    }
+    let mut uses = HashMap::new();
+    for node in &graph.node {
+        // Behind an Identity a name may be read any number of times.
+        let times = if node.op_type.as_deref() == Some("Identity") { 2 } else { 1 };
+        node.input.iter().for_each(|name| *uses.entry(name.as_str()).or_default() += times);
     }
     let inputs: Vec<&onnx::ValueInfo> =
         graph.input.iter().filter(|i| !values.contains_key(i.name.as_deref().unwrap_or_default())).collect();
     let [input] = inputs[..] else {
         return Err(PlanError::Graph(format!("has {} inputs where one picture is needed", inputs.len())));
     };
-    values.insert(input.name.as_deref().unwrap_or_default(), Value::Image);
+    values.insert(input.name.clone().unwrap_or_default(), Value::Image);
     let mut lowering = Lowering {
         constants,
+        uses,
         values,
         network: Network::default(),
         head: head::Builder::default(),
@@ -128,7 +137,7 @@ impl<'a> Lowering<'a> {
             Failure::Tensor(error) => PlanError::Tensor(error),
             Failure::Node(name, reason) => PlanError::Node { node: name, op: "Conv".into(), reason },
         })?;
-        if self.values.insert(output, value).is_some() {
+        if self.values.insert(output.clone(), value).is_some() {
             return Err(fail(format!("makes '{output}' a second time")));
         }
         Ok(())
@@ -146,7 +155,7 @@ impl<'a> Lowering<'a> {
             "Constant" => {
                 let given = node.attribute.iter().find(|a| a.name.as_deref() == Some("value"));
                 let tensor = given.and_then(|a| a.t.as_ref());
-                self.constants.push(tensor.ok_or_else(|| Reason("it has no tensor".into()))?);
+                self.constants.push(tensor.cloned().ok_or_else(|| Reason("it has no tensor".into()))?);
                 Ok(Value::Constant(self.constants.len() - 1))
             }
             "Identity" => Ok(first.clone()),
@@ -219,7 +228,7 @@ impl<'a> Lowering<'a> {
                     zeros => Some(self.constant(zeros)?),
                 };
                 let axis = node.ints("axis").map_or(1, |a| a.first().copied().unwrap_or(1));
-                Ok(Value::Weights(Rc::new(Weights::new(self.constants[*i], *i, scales, zeros, axis)?)))
+                Ok(Value::Weights(Rc::new(Weights::new(&self.constants[*i], *i, scales, zeros, axis)?)))
             }
             _ => Err(Reason("what it reads is not quantised".into())),
         }

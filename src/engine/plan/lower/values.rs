@@ -43,10 +43,10 @@ impl From<onnx::TensorError> for Failure {
     }
 }
 
-impl<'a> Lowering<'a> {
-    pub fn constant(&self, value: Option<&Value>) -> Result<&'a onnx::Tensor, Failure> {
+impl Lowering<'_> {
+    pub fn constant(&self, value: Option<&Value>) -> Result<&onnx::Tensor, Failure> {
         match value {
-            Some(Value::Constant(i)) => Ok(self.constants[*i]),
+            Some(Value::Constant(i)) => Ok(&self.constants[*i]),
             _ => Err(Reason("a constant is missing".into())),
         }
     }
