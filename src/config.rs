@@ -11,7 +11,7 @@ use std::time::Duration;
 pub struct Config {
     /// Where pictures come from: `folder:DIR` or `replay:DIR?fps=N`.
     pub source: String,
-    /// Where the screen goes: `png:DIR`, `window` or `none`.
+    /// Where the screen goes: `auto`, `png:DIR`, `window` or `none`.
     pub display: String,
     /// The model package's folder; without it the bundled one.
     pub model: Option<PathBuf>,
@@ -33,7 +33,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             source: "folder:.".into(),
-            display: "none".into(),
+            display: "auto".into(),
             model: None,
             engine: "auto".into(),
             region: None,

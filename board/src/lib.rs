@@ -147,6 +147,12 @@ mod window {
 #[cfg(feature = "window")]
 pub use window::Desktop;
 
+/// What `auto` stands for here: `window` where a desktop's `DISPLAY` is set and this build has windows, else `png:screens`.
+pub fn automatic() -> &'static str {
+    let desktop = std::env::var_os("DISPLAY").is_some_and(|name| !name.is_empty());
+    if cfg!(feature = "window") && desktop { "window" } else { "png:screens" }
+}
+
 /// Opens a display by its name: `png:DIR`, `window` or `none`.
 ///
 /// # Errors

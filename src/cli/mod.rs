@@ -7,7 +7,7 @@ pub mod explain;
 pub mod model;
 pub mod run;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use fovea::Reader;
 use fovea::config::Config;
 use fovea::model::{MANIFEST, Package};
@@ -91,26 +91,32 @@ pub fn reader(config: &Config) -> anyhow::Result<Reader> {
     Ok(Reader::new(package, &config.engine, region)?)
 }
 
-/// The configured model's folder, or the bundled one: below the working directory, below the program's folder or one of
-/// its next three parents (a build in a source tree), or in `../share/fovea` as packages have it.
+/// The configured model's folder, or the bundled one.
 pub fn model_folder(config: &Config) -> anyhow::Result<PathBuf> {
     if let Some(model) = &config.model {
         return Ok(model.clone());
     }
-    let mut places = vec![PathBuf::from(BUNDLED)];
+    bundled(BUNDLED, MANIFEST).map_err(|looked| {
+        anyhow::anyhow!(
+            "no model package found; give its folder with --model or FOVEA_MODEL (looked in {looked})"
+        )
+    })
+}
+
+/// A folder that comes with fovea and holds `file`: below the working directory, below the program's folder or one of
+/// its next three parents (a build in a source tree), or in `../share/fovea` as packages have it. Else where it was
+/// looked for.
+pub fn bundled(folder: &str, file: &str) -> Result<PathBuf, String> {
+    let mut places = vec![PathBuf::from(folder)];
     let program = std::env::current_exe().and_then(|path| path.canonicalize());
-    if let Some(folder) = program.as_ref().ok().and_then(|path| path.parent()) {
-        places.extend(folder.ancestors().take(4).map(|parent| parent.join(BUNDLED)));
-        places.extend(folder.parent().map(|parent| parent.join("share/fovea").join(BUNDLED)));
+    if let Some(near) = program.as_ref().ok().and_then(|path| path.parent()) {
+        places.extend(near.ancestors().take(4).map(|parent| parent.join(folder)));
+        places.extend(near.parent().map(|parent| parent.join("share/fovea").join(folder)));
     }
-    if let Some(found) = places.iter().find(|place| place.join(MANIFEST).is_file()) {
+    if let Some(found) = places.iter().find(|place| place.join(file).is_file()) {
         return Ok(found.clone());
     }
-    let looked: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
-    bail!(
-        "no model package found; give its folder with --model or FOVEA_MODEL (looked in {})",
-        looked.join(", ")
-    )
+    Err(places.iter().map(|place| place.display().to_string()).collect::<Vec<_>>().join(", "))
 }
 
 /// A flag that the first Ctrl-C (or SIGTERM) sets; the second ends the program at once.

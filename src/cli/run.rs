@@ -9,17 +9,22 @@ use std::process::ExitCode;
 
 /// Source to finding to screen, continuously.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  fovea run --source folder:export --display window\n  \
+#[command(
+    after_help = "Examples:\n  fovea run --demo\n  fovea run --source folder:export --display window\n  \
                         fovea run --source 'replay:scans?fps=2' --display png:screen\n  \
                         fovea run --config fovea.toml\n\n\
-                        Ctrl-C ends it. Exit codes: 0 ended, 2 configuration, model, engine, source or display failed.")]
+                        Ctrl-C ends it. Exit codes: 0 ended, 2 configuration, model, engine, source or display failed."
+)]
 pub struct RunArgs {
     /// Where pictures come from: folder:DIR or replay:DIR?fps=N
     #[arg(long)]
     source: Option<String>,
-    /// Where the screen goes: png:DIR, window or none
+    /// Where the screen goes: auto (a window where there is a desktop, else png:screens), png:DIR, window or none
     #[arg(long)]
     display: Option<String>,
+    /// Show the bundled synthetic B-scans, a picture in two seconds; in a window again and again
+    #[arg(long, conflicts_with = "source")]
+    demo: bool,
     #[command(flatten)]
     model: ModelArgs,
 }
@@ -29,6 +34,17 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let mut config = args.model.config()?;
     config.source = args.source.unwrap_or(config.source);
     config.display = args.display.unwrap_or(config.display);
+    if config.display == "auto" {
+        config.display = fovea_board::automatic().into();
+        println!("display: {} (chosen by auto; --display names another)", config.display);
+    }
+    if args.demo {
+        let scans = super::bundled("examples/bscans", "README.md").map_err(|looked| {
+            anyhow::anyhow!("the bundled B-scans are not here (looked in {looked}); give a folder with --source replay:DIR")
+        })?;
+        let again = config.display == "window";
+        config.source = format!("replay:{}?fps=0.5&loop={again}", scans.display());
+    }
     Source::parse(&config.source)?;
     let mut display = fovea_board::open(&config.display)?;
     let stop = super::stop_flag()?;
@@ -36,7 +52,8 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let model = reader.package().identity();
     // An engine that hangs or panics is replaced by a new one, as the first was opened.
     let again = config.clone();
-    let spare = std::sync::Arc::new(move || super::reader(&again).map(classifier).map_err(|error| error.to_string()));
+    let spare =
+        std::sync::Arc::new(move || super::reader(&again).map(classifier).map_err(|error| error.to_string()));
     Appliance::new(&config, &model, classifier(reader)).spare(spare).run(
         display.as_mut(),
         &stop,

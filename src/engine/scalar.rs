@@ -54,10 +54,13 @@ impl Engine for Scalar {
     }
 }
 
-/// Puts the picture's bytes in their place.
+/// Puts the picture's bytes in their place, as the plan wants them.
 pub(super) fn write_input(plan: &Plan, arena: &mut [u8], input: &[u8]) {
-    let place = plan.tensors[plan.input].place;
-    arena[place..place + input.len()].copy_from_slice(input);
+    let bytes = &mut arena[plan.tensors[plan.input].place..][..input.len()];
+    bytes.copy_from_slice(input);
+    if let Some(levels) = &plan.levels {
+        bytes.iter_mut().for_each(|byte| *byte = levels[usize::from(*byte)]);
+    }
 }
 
 /// The features' bytes, `[row, column, channel]`.

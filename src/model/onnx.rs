@@ -4,7 +4,10 @@
 //! The tags are those of the schema; scalars carry presence (`optional`) because ONNX's checker asks which field of an
 //! attribute is set.
 
+mod scan;
+
 use prost::Message;
+pub use scan::FILE as LARGEST_FILE;
 
 /// Element types of [`Tensor`], as ONNX numbers them.
 pub mod data_type {
@@ -238,6 +241,18 @@ pub struct TensorError {
     pub reason: String,
 }
 
+impl Model {
+    /// Decodes a file's bytes. No input makes it take more than 512 MiB beside the tensors' own bytes, which are at most
+    /// [`LARGEST_FILE`].
+    ///
+    /// # Errors
+    /// Why the bytes are no ONNX file, or too much.
+    pub fn read(bytes: &[u8]) -> Result<Self, String> {
+        scan::check(bytes)?;
+        Self::decode(bytes).map_err(|error| error.to_string())
+    }
+}
+
 impl Tensor {
     fn raw(name: &str, dims: &[usize], data_type: i32, bytes: Vec<u8>) -> Self {
         Self {
@@ -293,7 +308,7 @@ impl Tensor {
         }
         let count: usize = self.shape()?.iter().product();
         let Some(raw) = &self.raw_data else { return Ok(None) };
-        if raw.len() != count * N {
+        if count.checked_mul(N) != Some(raw.len()) {
             return Err(self.error(format!("{} bytes for {count} elements of {N} bytes", raw.len())));
         }
         Ok(Some(raw.as_chunks::<N>().0.to_vec()))
@@ -340,6 +355,17 @@ impl Tensor {
         }
     }
 
+    /// The elements of a tensor of signed or unsigned bytes.
+    ///
+    /// # Errors
+    /// As [`Self::f32s`].
+    pub fn bytes(&self) -> Result<Vec<i16>, TensorError> {
+        match self.data_type {
+            Some(data_type::UINT8) => Ok(self.u8s()?.into_iter().map(i16::from).collect()),
+            _ => Ok(self.i8s()?.into_iter().map(i16::from).collect()),
+        }
+    }
+
     /// The elements of a 32-bit integer tensor.
     ///
     /// # Errors
@@ -380,6 +406,11 @@ impl Node {
             attribute,
             domain: None,
         }
+    }
+
+    /// The float of the setting `name`; `None` without it.
+    pub fn float(&self, name: &str) -> Option<f32> {
+        self.attribute.iter().find(|a| a.name.as_deref() == Some(name))?.f
     }
 
     /// Integers of the setting `name`, one or many; `None` without it.

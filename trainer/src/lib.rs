@@ -8,6 +8,7 @@ pub mod data;
 pub mod device;
 pub mod explain_check;
 pub mod export;
+pub mod mixup;
 pub mod network;
 pub mod nn;
 pub mod phantom;

@@ -4,6 +4,7 @@ use crate::cache::{self, Cache, Record};
 use crate::checkpoint::Weights;
 use crate::curves::{self, Epoch};
 use crate::device::DeviceKind;
+use crate::mixup::Mix;
 use crate::nn::adam::Adam;
 use crate::score::{Confusion, best};
 use crate::section::{Cut, HeadKind, Norm, Params, Section};
@@ -102,6 +103,10 @@ pub struct TrainArgs {
     /// Dropout before the last layer (default: 0.5 for conv, 0 for gap)
     #[arg(long)]
     pub dropout: Option<f32>,
+    /// Mixup: each picture's features and label are blended with another's, by a share from Beta(ALPHA, ALPHA) (Zhang et
+    /// al., 2018; at a hidden layer as Verma et al., 2019); 0 for none, at most 1
+    #[arg(long, value_name = "ALPHA", default_value_t = 0.0)]
+    pub mixup: f64,
     /// Seed of the head, the order and the variants
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
@@ -165,6 +170,9 @@ impl<'a> Trainer<'a> {
     fn new(args: &'a TrainArgs) -> anyhow::Result<Self> {
         if args.batch == 0 || args.passes == 0 || args.epochs == 0 {
             bail!("--batch, --passes and --epochs must be at least 1");
+        }
+        if !(0.0..=1.0).contains(&args.mixup) {
+            bail!("--mixup {}: write a number from 0 (none) to 1", args.mixup);
         }
         let mut caches = vec![Cache::open(&args.cache, &args.split)?];
         for pair in &args.also {
@@ -291,11 +299,13 @@ impl<'a> Trainer<'a> {
         }
     }
 
-    /// Features and labels of a batch. With nothing frozen, each picture is changed at random (`random`).
+    /// Features and labels of a batch. With nothing frozen, each picture is changed at random (`seed`). `mix` blends each
+    /// with its partner.
     fn batch(
         &self,
         items: &[&(usize, Record)],
         seed: Option<u64>,
+        mix: Option<&Mix>,
     ) -> anyhow::Result<(Tensor<4>, Vec<Class>)> {
         let [h, w, c] = self.caches[0].shape;
         let parts: Vec<Vec<f32>> = items
@@ -314,21 +324,34 @@ impl<'a> Trainer<'a> {
                 Ok(cache::colour(&[input]))
             })
             .collect::<std::io::Result<_>>()?;
+        let parts = match mix {
+            None => parts.concat(),
+            Some(mix) => mix.blend(&parts),
+        };
         let shape = [items.len(), h, w, if c > 1 { c } else { 3 }];
         let labels = items.iter().map(|(_, record)| record.row.class).collect();
-        Ok((self.section.batch(parts.concat(), shape), labels))
+        Ok((self.section.batch(parts, shape), labels))
     }
 
     /// Smoothed labels times class weights, and the sum of the weights.
-    fn targets(&self, labels: &[Class], smoothing: f32) -> (Tensor<2>, f32) {
-        let mut values = Vec::with_capacity(labels.len() * 4);
+    fn targets(&self, labels: &[Class], smoothing: f32, mix: Option<&Mix>) -> (Tensor<2>, f32) {
+        let mut values = Vec::with_capacity(labels.len());
         for label in labels {
             let weight = self.class_weights[label.index()];
-            values.extend((0..4).map(|k| {
-                let hard = if k == label.index() { 1.0 } else { 0.0 };
-                weight * (hard * (1.0 - smoothing) + smoothing / 4.0)
-            }));
+            values.push(
+                (0..4)
+                    .map(|k| {
+                        let hard = if k == label.index() { 1.0 } else { 0.0 };
+                        weight * (hard * (1.0 - smoothing) + smoothing / 4.0)
+                    })
+                    .collect::<Vec<f32>>(),
+            );
         }
+        // A blend of targets weighs as the blend of the weights: over the batch the sum stays the same.
+        let values = match mix {
+            None => values.concat(),
+            Some(mix) => mix.blend(&values),
+        };
         let sum = labels.iter().map(|l| self.class_weights[l.index()]).sum();
         (Tensor::from_data(TensorData::new(values, [labels.len(), 4]), &self.device), sum)
     }
@@ -354,11 +377,12 @@ impl<'a> Trainer<'a> {
                 self.progress.rate = one_cycle(self.args.rate, self.progress.step, steps * self.args.epochs);
             }
             let items: Vec<&(usize, Record)> = chunk.iter().collect();
-            let (x, labels) = self.batch(&items, Some(random.random()))?;
+            let mix = Mix::draw(self.args.mixup, items.len(), &mut random);
+            let (x, labels) = self.batch(&items, Some(random.random()), mix.as_ref())?;
             let features = self.section.forward(&self.params, x);
             let factors = self.dropout(labels.len(), &mut random);
             let logits = self.section.logits(&self.params, &mut self.norm, features, factors);
-            let (targets, weight) = self.targets(&labels, self.args.label_smoothing);
+            let (targets, weight) = self.targets(&labels, self.args.label_smoothing, mix.as_ref());
             let loss = (log_softmax(logits.clone(), 1) * targets).sum().neg().div_scalar(weight);
             let value = f64::from(loss.clone().into_scalar::<f32>());
             if !value.is_finite() {
@@ -417,10 +441,10 @@ impl<'a> Trainer<'a> {
         let mut norm = self.norm.clone();
         for chunk in self.validation.chunks(self.args.batch) {
             let items: Vec<&(usize, Record)> = chunk.iter().collect();
-            let (x, labels) = self.batch(&items, None)?;
+            let (x, labels) = self.batch(&items, None, None)?;
             let features = self.section.forward(&params, x);
             let logits = self.section.logits(&params, &mut norm, features, None);
-            let (targets, weight) = self.targets(&labels, 0.0);
+            let (targets, weight) = self.targets(&labels, 0.0, None);
             loss += f64::from((log_softmax(logits.clone(), 1) * targets).sum().neg().into_scalar::<f32>());
             weights += f64::from(weight);
             answers(logits)

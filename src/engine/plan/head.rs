@@ -13,6 +13,29 @@ pub enum Layer {
     Relu,
     /// `[channel, row, column]` becomes `[row, column, channel]`.
     Turn,
+    /// Rounded to whole steps, as a head that was quantised too has it.
+    Steps(Grid),
+}
+
+/// The values that a quantised number can have: `(q - zero) · scale` with `q` from `low` to `high`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Grid {
+    /// Value of a step.
+    pub scale: f32,
+    /// Zero point.
+    pub zero: f32,
+    /// Lowest number.
+    pub low: f32,
+    /// Highest number.
+    pub high: f32,
+}
+
+impl Grid {
+    /// The nearest value of the grid.
+    pub fn round(&self, value: f32) -> f32 {
+        let q = ((value / self.scale).round_ties_even() + self.zero).clamp(self.low, self.high);
+        (q - self.zero) * self.scale
+    }
 }
 
 /// The layers in order.
@@ -55,6 +78,7 @@ impl Head {
                     out
                 }
                 Layer::Relu => x.into_iter().map(|v| v.max(0.0)).collect(),
+                Layer::Steps(grid) => x.into_iter().map(|v| grid.round(v)).collect(),
                 Layer::Turn => (0..x.len()).map(|i| x[(i % rows) * positions + i / rows]).collect(),
             };
         }
@@ -83,6 +107,7 @@ impl std::fmt::Display for Head {
                 Layer::Dense(w, b) => write!(f, " dense {}x{}", w.len() / b.len().max(1), b.len())?,
                 Layer::Point(w, b) => write!(f, " 1x1 {}x{}", w.len() / b.len().max(1), b.len())?,
                 Layer::Relu => write!(f, " relu")?,
+                Layer::Steps(grid) => write!(f, " steps of {:.6}", grid.scale)?,
                 Layer::Turn => write!(f, " to rows, columns, channels")?,
             }
         }

@@ -10,6 +10,8 @@ pub mod head;
 mod lower;
 mod memory;
 
+use super::{FEATURE_CHANNELS, FEATURE_SIDE};
+use crate::prepare::SIDE;
 pub use head::Head;
 use std::fmt::Write as _;
 
@@ -134,6 +136,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// The tensor of the picture's bytes.
     pub input: usize,
+    /// The byte that stands for each grey level of the picture; `None` where it is the grey level itself.
+    pub levels: Option<Box<[u8; 256]>>,
     /// The tensor of the features.
     pub features: usize,
     /// From features to logits.
@@ -169,11 +173,27 @@ pub enum PlanError {
 }
 
 impl Plan {
-    /// Lowers an ONNX file's bytes.
+    /// Lowers an ONNX file's bytes: a grey picture of 299x299, features of 8x8x2048, four logits.
     ///
     /// # Errors
-    /// See [`PlanError`]; no input makes it panic or take more than 1 GiB.
+    /// See [`PlanError`]; no input makes it panic or take more than 1 GiB beside the input.
     pub fn read(bytes: &[u8]) -> Result<Self, PlanError> {
+        let plan = Self::read_any(bytes)?;
+        let (input, features) = (plan.tensors[plan.input].shape, plan.tensors[plan.features].shape);
+        if input != [SIDE, SIDE, 1] || features != [FEATURE_SIDE, FEATURE_SIDE, FEATURE_CHANNELS] {
+            let what = format!(
+                "reads {input:?} into features of {features:?} where [299, 299, 1] becomes [8, 8, 2048]"
+            );
+            return Err(PlanError::Graph(what));
+        }
+        Ok(plan)
+    }
+
+    /// As [`Self::read`], whatever the size of picture and features.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_any(bytes: &[u8]) -> Result<Self, PlanError> {
         let mut plan = lower::lower(bytes)?;
         memory::assign(&mut plan)?;
         Ok(plan)
@@ -190,7 +210,7 @@ impl Plan {
         features: usize,
         head: Head,
     ) -> Result<Self, PlanError> {
-        let mut plan = Plan { tensors, steps, input, features, head, arena: 0, zeros: 0 };
+        let mut plan = Plan { tensors, steps, input, levels: None, features, head, arena: 0, zeros: 0 };
         memory::assign(&mut plan)?;
         Ok(plan)
     }
