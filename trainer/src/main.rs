@@ -1,11 +1,11 @@
 //! `fovea-train`: the trainer's command line.
 
 use clap::{Parser, Subcommand};
-use fovea_trainer::{cache, export, phantom, split, train};
+use fovea_trainer::{cache, data, explain_check, export, phantom, report, split, teach, train};
 
 /// Trains and exports the model that fovea runs.
 #[derive(Parser)]
-#[command(version, after_help = "In order: prepare, extract, train, evaluate, export.")]
+#[command(version, after_help = "In order: data, prepare, extract, train, evaluate, export, report.")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -13,21 +13,33 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Data(data::DataArgs),
     Prepare(split::PrepareArgs),
     Extract(cache::ExtractArgs),
     Train(train::TrainArgs),
     Evaluate(train::EvaluateArgs),
+    Report(report::ReportArgs),
+    Predict(report::PredictArgs),
     Export(export::ExportArgs),
+    ExplainCheck(explain_check::ExplainCheckArgs),
+    Teach(teach::TeachArgs),
+    Answers(export::answers::AnswersArgs),
     Phantom(phantom::PhantomArgs),
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
+        Command::Data(args) => data::run(&args),
         Command::Prepare(args) => split::prepare(&args),
         Command::Extract(args) => cache::extract(&args),
         Command::Train(args) => train::train(&args),
         Command::Evaluate(args) => train::evaluate(&args),
+        Command::Report(args) => report::run(&args),
+        Command::Predict(args) => report::predict(&args),
         Command::Export(args) => export::run(&args),
+        Command::ExplainCheck(args) => explain_check::run(&args),
+        Command::Teach(args) => teach::run(&args),
+        Command::Answers(args) => export::answers::run(&args),
         Command::Phantom(args) => phantom::run(&args),
     }
 }

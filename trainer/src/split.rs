@@ -1,11 +1,10 @@
 //! `prepare`: an index of labelled B-scans, split into train, validation and test by patient.
 
+use crate::data::{archive, find};
 use anyhow::{Context, bail};
-use fovea::{Class, Frame};
-use indicatif::ProgressIterator;
+use fovea::Class;
 use rand::{SeedableRng, seq::SliceRandom};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -90,12 +89,16 @@ pub enum SplitError {
 
 /// Index a folder of labelled B-scans and split it by patient.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  fovea-train prepare --data OCT2017/train --out split.csv\n\n\
-    DATA holds <CLASS>/<CLASS>-<PATIENT>-<NUMBER>.jpeg, or an index.csv with the columns class, file and patient.")]
+#[command(after_help = "Examples:\n  fovea-train prepare --data OCT2017 --out split.csv\n  \
+    fovea-train prepare --data OCT2017.tar.gz --out split.csv\n\n\
+    The archive's own parts (train, val, test) are kept as the origin; the split is made anew, by patient. DATA holds <CLASS>/<CLASS>-<PATIENT>-<NUMBER>.jpeg, or an index.csv with the columns class, file and patient.")]
 pub struct PrepareArgs {
-    /// Folder with <CLASS>/<file> or an index.csv
+    /// Folder with <CLASS>/<file> (under train, val, test or not) or an index.csv, or a .tar.gz, .tgz, .tar or .zip of it
     #[arg(long)]
     pub data: PathBuf,
+    /// Where an archive is unpacked to; without it beside the archive
+    #[arg(long)]
+    pub unpack: Option<PathBuf>,
     /// Where the index goes
     #[arg(long, default_value = "split.csv")]
     pub out: PathBuf,
@@ -118,7 +121,15 @@ pub fn prepare(args: &PrepareArgs) -> anyhow::Result<()> {
     if !(0.0..0.5).contains(&args.validation) || !(0.0..0.5).contains(&args.test) {
         bail!("--validation and --test are shares from 0 to 0.5");
     }
-    let mut rows = index(&args.data)?;
+    let folder = archive::folder(&args.data, args.unpack.as_deref())?;
+    let (rows, damaged) = find::read(&folder, |_| ())?;
+    for (path, reason) in &damaged {
+        eprintln!("left out: {path}: {reason}");
+    }
+    if !damaged.is_empty() {
+        println!("{} pictures left out: they cannot be read", damaged.len());
+    }
+    let mut rows: Vec<Row> = rows.into_iter().map(|(row, ())| row).collect();
     let all = rows.len();
     rows.sort_by(|a, b| a.path.cmp(&b.path));
     let mut seen: HashMap<String, Class> = HashMap::new();
@@ -152,80 +163,10 @@ pub fn prepare(args: &PrepareArgs) -> anyhow::Result<()> {
     write(&rows, &args.out)?;
     print!("{}", table(&rows));
     println!("written: {}", args.out.display());
+    if folder != args.data {
+        println!("the pictures are in {}: give this as --data to the next commands", folder.display());
+    }
     Ok(())
-}
-
-/// The pictures of a folder, by its index.csv or by its names; all in [`Split::Train`] yet.
-fn index(data: &Path) -> anyhow::Result<Vec<Row>> {
-    let listed = data.join("index.csv");
-    let mut files: Vec<(Class, String, String, String)> = Vec::new();
-    if listed.is_file() {
-        let text = std::fs::read_to_string(&listed)
-            .with_context(|| format!("{}: cannot be read", listed.display()))?;
-        let mut lines = text.lines();
-        let head: Vec<&str> = lines.next().unwrap_or_default().split(',').collect();
-        let column = |name: &str| head.iter().position(|h| *h == name);
-        let (Some(class), Some(file), Some(patient)) = (column("class"), column("file"), column("patient"))
-        else {
-            bail!("{}: the first line must name the columns class, file and patient", listed.display());
-        };
-        for (number, line) in lines.enumerate().filter(|(_, line)| !line.is_empty()) {
-            let cells: Vec<&str> = line.split(',').collect();
-            if cells.len() != head.len() {
-                bail!(
-                    "{}:{}: {} cells, but {} columns",
-                    listed.display(),
-                    number + 2,
-                    cells.len(),
-                    head.len()
-                );
-            }
-            let label: Class =
-                cells[class].parse().with_context(|| format!("{}:{}", listed.display(), number + 2))?;
-            let origin = column("origin").map_or("", |c| cells[c]);
-            files.push((label, format!("{label}/{}", cells[file]), cells[patient].into(), origin.into()));
-        }
-    } else {
-        for class in Class::ALL {
-            let folder = data.join(class.name());
-            for entry in std::fs::read_dir(&folder).with_context(|| {
-                format!("{}: no such folder, and no index.csv in {}", folder.display(), data.display())
-            })? {
-                let name = entry?.file_name().to_string_lossy().into_owned();
-                let stem = name.rsplit_once('.').map_or("", |(stem, _)| stem);
-                let mut parts = stem.split('-');
-                match (parts.next(), parts.next(), parts.next()) {
-                    (Some(label), Some(patient), Some(_)) if label == class.name() => {
-                        files.push((class, format!("{class}/{name}"), patient.into(), String::new()));
-                    }
-                    _ => bail!(
-                        "{class}/{name}: not CLASS-PATIENT-NUMBER; without the patient no split is safe"
-                    ),
-                }
-            }
-        }
-    }
-    if files.is_empty() {
-        bail!("{}: no picture", data.display());
-    }
-    let bar = crate::bar(files.len(), "reading");
-    let mut rows = Vec::with_capacity(files.len());
-    for (class, path, patient, origin) in files.into_iter().progress_with(bar) {
-        let full = data.join(&path);
-        let bytes = std::fs::read(&full).with_context(|| format!("{}: cannot be read", full.display()))?;
-        let frame = Frame::decode(&bytes, &full)?;
-        rows.push(Row {
-            path,
-            class,
-            patient,
-            split: Split::Train,
-            width: frame.width(),
-            height: frame.height(),
-            origin,
-            sha256: hex(&Sha256::digest(&bytes)),
-        });
-    }
-    Ok(rows)
 }
 
 /// Lower-case hexadecimal.
@@ -420,9 +361,10 @@ mod tests {
         }
         let file = folder.path().join("CNV/one.png");
         image::GrayImage::new(40, 40).save(&file).unwrap();
-        assert!(index(folder.path()).unwrap_err().to_string().contains("CNV/one.png"));
+        assert!(find::read(folder.path(), |_| ()).unwrap_err().to_string().contains("CNV/one.png"));
         std::fs::rename(&file, folder.path().join("CNV/CNV-7-1.png")).unwrap();
-        let found = index(folder.path()).unwrap();
+        let found: Vec<Row> =
+            find::read(folder.path(), |_| ()).unwrap().0.into_iter().map(|(row, ())| row).collect();
         assert_eq!((found[0].patient.as_str(), found[0].width), ("7", 40));
         let csv = folder.path().join("split.csv");
         write(&found, &csv).unwrap();

@@ -22,6 +22,7 @@ fn accuracy_on_held_out_patients_is_that_of_the_manifest() {
         validation: 0.1,
         test: 0.1,
         seed: 1,
+        unpack: None,
     })
     .unwrap();
     let package = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/oct-inception-v3");

@@ -1,17 +1,18 @@
 //! `fovea-train export`: from a checkpoint to a model package, with the int8 network chosen and measured on the way.
 
+pub mod answers;
 mod calibrate;
 mod card;
 mod evaluate;
-mod fold;
-mod graph;
-mod measure;
-mod package;
+pub(crate) mod fold;
+pub(crate) mod graph;
+pub(crate) mod measure;
+pub(crate) mod package;
 mod pictures;
 mod quantise;
-mod runner;
+pub(crate) mod runner;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
@@ -72,6 +73,9 @@ pub struct ExportArgs {
     /// But answer at least this share of them
     #[arg(long, default_value_t = 0.85)]
     pub least_coverage: f64,
+    /// Folder for the signal-to-noise of every layer (layers.csv, layers.svg)
+    #[arg(long)]
+    pub layers: Option<PathBuf>,
     /// Pictures computed at once; all cores without it
     #[arg(long)]
     pub threads: Option<usize>,
@@ -168,6 +172,9 @@ pub fn run(args: &ExportArgs) -> Result<()> {
     let quantised = Network::new(&graph::int8(&checkpoint, quantisation, true), threads)?;
     let layers = evaluate::layer_errors(&exposed, &quantised, &calibration[..calibration.len().min(4)])?;
     drop((exposed, quantised));
+    if let Some(folder) = &args.layers {
+        answers::layers(&layers, folder)?;
+    }
 
     let onnx = model.encode_to_vec();
     let int8 = Network::load(&onnx, threads)?;
