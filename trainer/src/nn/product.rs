@@ -192,10 +192,10 @@ unsafe fn tile<const R: usize>(
         let mut at = a;
         for b in panel.chunks_exact(COLUMNS) {
             let b = [_mm512_loadu_ps(b.as_ptr()), _mm512_loadu_ps(b.as_ptr().add(16))];
-            for r in 0..R {
+            for (r, sums) in sums.iter_mut().enumerate() {
                 let v = _mm512_set1_ps(*at.add(r * step[0]));
-                sums[r][0] = _mm512_fmadd_ps(v, b[0], sums[r][0]);
-                sums[r][1] = _mm512_fmadd_ps(v, b[1], sums[r][1]);
+                sums[0] = _mm512_fmadd_ps(v, b[0], sums[0]);
+                sums[1] = _mm512_fmadd_ps(v, b[1], sums[1]);
             }
             at = at.wrapping_add(step[1]);
         }
