@@ -1,0 +1,83 @@
+//! Weights as the kernels want them, packed once.
+
+#[cfg(target_arch = "aarch64")]
+use super::aarch64;
+use super::{Isa, PANEL};
+use crate::engine::plan::{Convolution, Tensor};
+
+/// A convolution's weights in panels `[panel][tap][quad of inputs][16 outputs][4 inputs]` (for `usmmla` eight inputs
+/// instead of four), with bias and multiplier padded to whole panels.
+#[derive(Debug)]
+pub struct Packed {
+    pub weight: Vec<Block>,
+    pub bias: Vec<i32>,
+    pub multiplier: Vec<f32>,
+    /// Quads of inputs a tap; of the whole patch where it is gathered.
+    pub quads: usize,
+    /// Taps that the kernel walks over: 1 where the patch is gathered, rows of the window for AMX.
+    pub taps: usize,
+    pub gathered: bool,
+    /// Blocks of a panel.
+    pub blocks: usize,
+    /// Products that fit a sum of 16 bits, for NEON.
+    #[cfg(target_arch = "aarch64")]
+    pub depth: usize,
+}
+
+/// 64 weights that share a cache line.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+pub struct Block([i8; 64]);
+
+impl Packed {
+    /// Packs a convolution that reads `from`.
+    pub fn new(conv: &Convolution, from: &Tensor, isa: Isa) -> Self {
+        let channels = from.shape[2];
+        let outputs = conv.bias.len();
+        let taps = conv.window.kernel[0] * conv.window.kernel[1];
+        let direct = conv.window.stride == [1, 1]
+            && conv.window.padding == [0; 4]
+            && (taps == 1 || conv.window.kernel[1] * channels >= 48 && from.step == channels);
+        let gathered = if isa == Isa::Amx { !direct } else { channels % 4 != 0 };
+        let [rows, columns] = conv.window.kernel;
+        let (taps, channels) = match isa {
+            // Taps of a kernel row lie side by side; a short row is not worth tiles of its own.
+            Isa::Amx if columns * channels >= 48 => (rows, columns * channels),
+            Isa::Amx => (1, taps * channels),
+            _ if gathered => (1, taps * channels),
+            _ => (taps, channels),
+        };
+        let (quads, panels) = (channels.div_ceil(4), outputs.div_ceil(PANEL));
+        let inputs = isa.inputs();
+        let blocks = channels.next_multiple_of(isa.depth()) / 4;
+        let mut weight = vec![Block([0; 64]); panels * taps * blocks];
+        for o in 0..outputs {
+            for tap in 0..taps {
+                for c in 0..channels {
+                    let byte = (c / inputs * PANEL + o % PANEL) * inputs + c % inputs;
+                    let block = (o / PANEL * taps + tap) * blocks + byte / 64;
+                    weight[block].0[byte % 64] = conv.weight[(o * taps + tap) * channels + c];
+                }
+            }
+        }
+        let mut bias = conv.bias.clone();
+        #[cfg(target_arch = "aarch64")]
+        for (bias, weights) in bias.iter_mut().zip(conv.weight.chunks(taps * channels)) {
+            *bias = bias.wrapping_add(aarch64::correction(isa, weights));
+        }
+        bias.resize(panels * PANEL, 0);
+        let mut multiplier = conv.multiplier.clone();
+        multiplier.resize(panels * PANEL, 0.0);
+        Self {
+            weight,
+            bias,
+            multiplier,
+            quads,
+            taps,
+            gathered,
+            blocks: taps * blocks,
+            #[cfg(target_arch = "aarch64")]
+            depth: aarch64::depth(conv, channels),
+        }
+    }
+}
