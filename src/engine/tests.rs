@@ -142,6 +142,33 @@ fn extremes_saturate_alike() {
 }
 
 #[test]
+fn sums_at_the_edge_of_16_bits() {
+    // Four products of -64 with a byte that reads as -128 leave 16 bits by one, as do two of -128; of 64 four fit, but
+    // not with a 65 among them.
+    for weight in [-128, -127, -65, -64, -63, 63, 64, 65, 126] {
+        for more in [0, 1] {
+            let mut plan = single(10, [3, 2, 36], 18, square([1, 1], 1, [0; 4]), 1).unwrap();
+            let Step::Convolution(conv) = &mut plan.steps[0] else { panic!() };
+            conv.weight.fill(weight);
+            conv.weight.iter_mut().step_by(16).for_each(|w| *w += more);
+            conv.pairs_fit = 255 * (2 * i32::from(weight) + i32::from(more)).abs() <= 32767;
+            conv.bias.fill(if weight < 0 { 255 * 36 * 128 } else { 0 });
+            conv.multiplier.fill(1.0 / (36.0 * 128.0));
+            check(&plan, 11);
+        }
+    }
+}
+
+/// A machine that is known to have certain instructions says so, and they must be the ones chosen.
+#[test]
+fn the_best_instructions_are_found() {
+    match std::env::var("FOVEA_ISA") {
+        Ok(expected) => assert_eq!(Isa::best().map(Isa::name), Some(expected.as_str())),
+        Err(_) => println!("skipped: FOVEA_ISA does not say which instructions this machine has"),
+    }
+}
+
+#[test]
 fn blocks() {
     check(&block(7), 8);
 }

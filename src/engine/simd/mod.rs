@@ -5,6 +5,8 @@
 //! layer): a tile of output pixels has a pointer for each pixel and tap, beside the picture to a row of zeros.
 //! Requantisation happens in registers. Nothing is allocated while a picture is computed.
 
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
 mod peak;
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -37,11 +39,17 @@ pub enum Isa {
     AvxVnni,
     /// AVX2 with `vpmaddubsw`; a convolution whose pairs could saturate widens to 16 bits first.
     Avx2,
+    /// FEAT_I8MM of Arm: `usmmla`, 32 products an instruction.
+    I8mm,
+    /// FEAT_DotProd of Arm: `sdot`, 16 products an instruction.
+    DotProd,
+    /// Any 64-bit Arm: `smlal`, 8 products an instruction.
+    Neon,
 }
 
 impl Isa {
     /// All, the fastest first.
-    pub const ALL: [Isa; 3] = [Isa::Avx512Vnni, Isa::AvxVnni, Isa::Avx2];
+    pub const ALL: [Isa; 6] = [Isa::Avx512Vnni, Isa::AvxVnni, Isa::Avx2, Isa::I8mm, Isa::DotProd, Isa::Neon];
 
     /// The name in messages.
     pub fn name(self) -> &'static str {
@@ -49,6 +57,9 @@ impl Isa {
             Isa::Avx512Vnni => "avx512-vnni",
             Isa::AvxVnni => "avx-vnni",
             Isa::Avx2 => "avx2",
+            Isa::I8mm => "i8mm",
+            Isa::DotProd => "dotprod",
+            Isa::Neon => "neon",
         }
     }
 
@@ -65,6 +76,17 @@ impl Isa {
                 }
                 Isa::AvxVnni => avx2 && is_x86_feature_detected!("avxvnni"),
                 Isa::Avx2 => avx2,
+                Isa::I8mm | Isa::DotProd | Isa::Neon => false,
+            };
+        }
+        #[cfg(target_arch = "aarch64")]
+        {
+            use std::arch::is_aarch64_feature_detected;
+            return match self {
+                Isa::I8mm => is_aarch64_feature_detected!("i8mm"),
+                Isa::DotProd => is_aarch64_feature_detected!("dotprod"),
+                Isa::Neon => is_aarch64_feature_detected!("neon"),
+                Isa::Avx512Vnni | Isa::AvxVnni | Isa::Avx2 => false,
             };
         }
         #[allow(unreachable_code)]
@@ -82,12 +104,20 @@ impl Isa {
             Isa::Avx512Vnni => (14, 2),
             Isa::AvxVnni => (6, 1),
             Isa::Avx2 => (4, 1),
+            Isa::I8mm => (6, 1),
+            Isa::DotProd => (5, 1),
+            Isa::Neon => (2, 1),
         }
+    }
+
+    /// Inputs of one output side by side in a block of packed weights.
+    fn inputs(self) -> usize {
+        if self == Isa::I8mm { 8 } else { 4 }
     }
 }
 
-/// A convolution's weights in panels `[panel][tap][quad of inputs][16 outputs][4 inputs]`, with bias and multiplier
-/// padded to whole panels.
+/// A convolution's weights in panels `[panel][tap][quad of inputs][16 outputs][4 inputs]` (for `usmmla` eight inputs
+/// instead of four), with bias and multiplier padded to whole panels.
 #[derive(Debug)]
 struct Packed {
     weight: Vec<Block>,
@@ -98,6 +128,11 @@ struct Packed {
     /// Taps that the kernel walks over: 1 where the patch is gathered.
     taps: usize,
     gathered: bool,
+    /// Blocks of a panel.
+    blocks: usize,
+    /// Products that fit a sum of 16 bits, for NEON.
+    #[cfg(target_arch = "aarch64")]
+    depth: usize,
 }
 
 /// 64 weights that share a cache line.
@@ -106,26 +141,43 @@ struct Packed {
 struct Block([i8; 64]);
 
 impl Packed {
-    fn new(conv: &Convolution, channels: usize) -> Self {
+    fn new(conv: &Convolution, channels: usize, isa: Isa) -> Self {
         let outputs = conv.bias.len();
         let taps = conv.window.kernel[0] * conv.window.kernel[1];
         let gathered = channels % 4 != 0;
         let (taps, channels) = if gathered { (1, taps * channels) } else { (taps, channels) };
         let (quads, panels) = (channels.div_ceil(4), outputs.div_ceil(PANEL));
-        let mut weight = vec![Block([0; 64]); panels * taps * quads];
+        let inputs = isa.inputs();
+        let blocks = channels.div_ceil(inputs) * inputs / 4;
+        let mut weight = vec![Block([0; 64]); panels * taps * blocks];
         for o in 0..outputs {
             for tap in 0..taps {
                 for c in 0..channels {
-                    let block = (o / PANEL * taps + tap) * quads + c / 4;
-                    weight[block].0[o % PANEL * 4 + c % 4] = conv.weight[(o * taps + tap) * channels + c];
+                    let byte = (c / inputs * PANEL + o % PANEL) * inputs + c % inputs;
+                    let block = (o / PANEL * taps + tap) * blocks + byte / 64;
+                    weight[block].0[byte % 64] = conv.weight[(o * taps + tap) * channels + c];
                 }
             }
         }
         let mut bias = conv.bias.clone();
+        #[cfg(target_arch = "aarch64")]
+        for (bias, weights) in bias.iter_mut().zip(conv.weight.chunks(taps * channels)) {
+            *bias = bias.wrapping_add(aarch64::correction(isa, weights));
+        }
         bias.resize(panels * PANEL, 0);
         let mut multiplier = conv.multiplier.clone();
         multiplier.resize(panels * PANEL, 0.0);
-        Self { weight, bias, multiplier, quads, taps, gathered }
+        Self {
+            weight,
+            bias,
+            multiplier,
+            quads,
+            taps,
+            gathered,
+            blocks: taps * blocks,
+            #[cfg(target_arch = "aarch64")]
+            depth: aarch64::depth(conv, channels),
+        }
     }
 }
 
@@ -153,7 +205,7 @@ pub enum SimdError {
     Plan(#[from] PlanError),
     /// The CPU lacks the instructions.
     #[error(
-        "this CPU has none of AVX2, AVX-VNNI and AVX-512-VNNI, or not the one asked for; use the engine tract"
+        "this CPU has none of AVX2, AVX-VNNI, AVX-512-VNNI and NEON, or not the one asked for; use the engine tract"
     )]
     Cpu,
     /// The model has a window that the kernels were not made for.
@@ -194,8 +246,13 @@ struct Tile {
     /// Outputs to write: 16 a panel, fewer in the last.
     width: usize,
     /// Bytes of a panel.
+    #[cfg(target_arch = "x86_64")]
     panel: usize,
+    #[cfg(target_arch = "x86_64")]
     pairs_fit: bool,
+    /// Products that fit a sum of 16 bits.
+    #[cfg(target_arch = "aarch64")]
+    depth: usize,
 }
 
 impl Simd {
@@ -227,7 +284,7 @@ impl Simd {
                     if taps > TAPS || channels % 4 != 0 && taps * channels > GATHERED {
                         return Err(SimdError::Window(conv.name.clone()));
                     }
-                    let packed = Packed::new(conv, channels);
+                    let packed = Packed::new(conv, channels, isa);
                     // The packed form replaces the plain one, which would double the memory.
                     conv.weight = Vec::new();
                     Some(packed)
@@ -401,8 +458,12 @@ impl Job<'_> {
             bias: std::ptr::null(),
             multiplier: std::ptr::null(),
             width: 0,
-            panel: packed.taps * packed.quads * 64,
+            #[cfg(target_arch = "x86_64")]
+            panel: packed.blocks * 64,
+            #[cfg(target_arch = "x86_64")]
             pairs_fit: self.conv.pairs_fit,
+            #[cfg(target_arch = "aarch64")]
+            depth: packed.depth,
         };
         let start = self.arena.start();
         for number in range {
@@ -439,7 +500,7 @@ impl Job<'_> {
                     // SAFETY: pixel and panel lie in the output tensor, hence in the arena.
                     tile.out[row] = unsafe { start.add(to.place + (first + row) * to.step + panel * PANEL) };
                 }
-                tile.weight = packed.weight[panel * packed.taps * packed.quads..].as_ptr().cast();
+                tile.weight = packed.weight[panel * packed.blocks..].as_ptr().cast();
                 tile.bias = packed.bias[panel * PANEL..].as_ptr();
                 tile.multiplier = packed.multiplier[panel * PANEL..].as_ptr();
                 tile.width = (outputs - panel * PANEL).min(wide * PANEL);
@@ -449,6 +510,11 @@ impl Job<'_> {
                 // points to `width` bytes of the output tensor that only this task writes. `isa` was found on this CPU.
                 unsafe {
                     x86::compute(self.isa, &tile, wide);
+                }
+                #[cfg(target_arch = "aarch64")]
+                // SAFETY: as above.
+                unsafe {
+                    aarch64::compute(self.isa, &tile);
                 }
             }
         }

@@ -32,6 +32,7 @@ pub unsafe fn compute(isa: Isa, tile: &Tile, panels: usize) {
         (Isa::AvxVnni, _) => narrow!(avx_vnni, 1 2 3 4 5 6),
         (Isa::Avx2, _) if tile.pairs_fit => narrow!(avx2, 1 2 3 4),
         (Isa::Avx2, _) => narrow!(avx2_wide, 1 2 3 4),
+        (Isa::I8mm | Isa::DotProd | Isa::Neon, _) => {}
     }
 }
 
