@@ -6,6 +6,7 @@ use crate::curves::{self, Epoch};
 use crate::device::DeviceKind;
 use crate::mixup::Mix;
 use crate::nn::adam::Adam;
+use crate::nn::product::{self, Precision};
 use crate::score::{Confusion, best};
 use crate::section::{Cut, HeadKind, Norm, Params, Section};
 use crate::split::Split;
@@ -113,6 +114,9 @@ pub struct TrainArgs {
     /// Where it is computed
     #[arg(long, value_enum, default_value_t = DeviceKind::Cpu)]
     pub device: DeviceKind,
+    /// The CPU's precision in products: mixed is several times faster where the CPU has bfloat16 tile units (Intel AMX)
+    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    pub precision: Precision,
     /// Folder of the results
     #[arg(long, default_value = "run")]
     pub out: PathBuf,
@@ -189,6 +193,9 @@ impl<'a> Trainer<'a> {
                 "{}: the cache was made with other weights; extract again or name those",
                 args.weights.display()
             );
+        }
+        if args.precision == Precision::Mixed && !product::choose(Precision::Mixed) {
+            println!("this CPU has no bfloat16 tile units: products are computed in f32");
         }
         let weights = Weights::read(&args.weights)?;
         let (device, layout) = args.device.open()?;

@@ -6,6 +6,8 @@
 //!
 //! The instructions of FEAT_DotProd and FEAT_I8MM are written in assembly, because their intrinsics are not stable.
 
+#![allow(clippy::needless_range_loop, reason = "one index runs over sums, rows and weights at once")]
+
 use super::{Isa, Tile};
 use crate::engine::plan::Convolution;
 use std::arch::aarch64::*;

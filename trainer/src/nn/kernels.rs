@@ -1,6 +1,7 @@
 //! Convolution and pooling on the CPU, forward and backward, over `[batch, row, column, channel]` in f32: patches are
-//! gathered into a matrix and multiplied by the `gemm` crate, a group of pictures to a thread.
+//! gathered into a matrix and multiplied, a group of pictures to a thread.
 
+use super::product::{Matrix, multiply};
 use rayon::prelude::*;
 
 /// A window that slides over `[batch, rows, columns, channels]`.
@@ -100,56 +101,6 @@ impl Window {
         let [_, oh, ow, _] = self.output(shape, 1);
         let bytes = oh * ow * self.kernel[0] * self.kernel[1] * shape[3] * 4;
         ((16 << 20) / bytes.max(1)).max(1)
-    }
-}
-
-/// A matrix in a slice: element (row, column) at `row * step[0] + column * step[1]`.
-#[derive(Clone, Copy)]
-struct Matrix<'a> {
-    values: &'a [f32],
-    size: [usize; 2],
-    step: [usize; 2],
-}
-
-impl<'a> Matrix<'a> {
-    fn rows(values: &'a [f32], width: usize) -> Self {
-        Self { values, size: [values.len() / width, width], step: [width, 1] }
-    }
-
-    fn turned(self) -> Self {
-        Self { size: [self.size[1], self.size[0]], step: [self.step[1], self.step[0]], ..self }
-    }
-}
-
-/// `out = lhs · rhs`, or `out += lhs · rhs` where `add`; `out` is row by row.
-fn multiply(out: &mut [f32], add: bool, lhs: Matrix, rhs: Matrix) {
-    let ([m, k], [rows, n]) = (lhs.size, rhs.size);
-    assert!(k == rows && out.len() == m * n && lhs.values.len() == m * k && rhs.values.len() == k * n);
-    let step = |v: usize| v as isize;
-    // SAFETY: both operands hold exactly size[0] * size[1] values (asserted) and are dense in rows or columns, `out`
-    // holds m * n, so every index that gemm forms lies inside; `out` is borrowed mutably, hence overlaps neither.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            out.as_mut_ptr(),
-            1,
-            step(n),
-            add,
-            lhs.values.as_ptr(),
-            step(lhs.step[1]),
-            step(lhs.step[0]),
-            rhs.values.as_ptr(),
-            step(rhs.step[1]),
-            step(rhs.step[0]),
-            1.0,
-            1.0,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
     }
 }
 

@@ -3,6 +3,9 @@
 
 pub mod adam;
 pub mod kernels;
+pub mod product;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
