@@ -45,13 +45,13 @@ pub fn graph(model: &mut Model, noise: &mut Noise) {
             let node: &mut Node = &mut graph.node[a];
             for attribute in &mut node.attribute {
                 let place = noise.below(attribute.ints.len());
-                attribute.ints.iter_mut().nth(place).into_iter().for_each(|v| *v = integer);
+                attribute.ints.get_mut(place).into_iter().for_each(|v| *v = integer);
                 attribute.i = attribute.i.map(|_| integer);
             }
         }
         1 => {
             let place = noise.below(tensor.dims.len());
-            tensor.dims.iter_mut().nth(place).into_iter().for_each(|d| *d = integer);
+            tensor.dims.get_mut(place).into_iter().for_each(|d| *d = integer);
         }
         2 | 3 => {
             // Scales are the tensors of floats.
@@ -68,7 +68,7 @@ pub fn graph(model: &mut Model, noise: &mut Noise) {
             let name = graph.node[b].output[0].clone();
             let inputs = &mut graph.node[a].input;
             let place = noise.below(inputs.len());
-            inputs.iter_mut().nth(place).into_iter().for_each(|i| i.clone_from(&name));
+            inputs.get_mut(place).into_iter().for_each(|i| i.clone_from(&name));
         }
         5 => graph.node.swap(a, b),
         6 => drop(graph.node.remove(a)),
@@ -83,7 +83,7 @@ pub fn graph(model: &mut Model, noise: &mut Noise) {
         _ => {
             let raw = tensor.raw_data.get_or_insert_default();
             let place = noise.below(raw.len());
-            raw.iter_mut().nth(place).into_iter().for_each(|b| *b = noise.next() as u8);
+            raw.get_mut(place).into_iter().for_each(|b| *b = noise.next() as u8);
         }
     }
 }

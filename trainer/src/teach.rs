@@ -104,7 +104,7 @@ fn sheet(args: &TeachArgs, mut reader: Option<&mut Reader>) -> Result<(String, V
         let boxes: String = Class::ALL.iter().map(|c| format!("&#9744; {c} &nbsp; ")).collect();
         let plain = picture(&frame, &format!("picture {place}"))?;
         let _ =
-            write!(questions, "<figure>{plain}<figcaption><b>{place}.</b> {boxes}</figcaption></figure>\n");
+            writeln!(questions, "<figure>{plain}<figcaption><b>{place}.</b> {boxes}</figcaption></figure>");
         // The mask as a map of one cell a pixel of a coarse grid would blur it; a bright copy shows it exactly.
         let marked: Vec<u8> = frame
             .pixels()
@@ -133,9 +133,9 @@ fn sheet(args: &TeachArgs, mut reader: Option<&mut Reader>) -> Result<(String, V
         }
         let lesion =
             if bounds.is_some() { " The lesion is the bright part of the second picture." } else { "" };
-        let _ = write!(
+        let _ = writeln!(
             solutions,
-            "<figure>{images}<figcaption><b>{place}. {class}.</b> {}{lesion}{told}</figcaption></figure>\n",
+            "<figure>{images}<figcaption><b>{place}. {class}.</b> {}{lesion}{told}</figcaption></figure>",
             signs(class)
         );
         answers.push(answer);

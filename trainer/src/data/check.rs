@@ -88,11 +88,14 @@ pub fn check(
         findings.classes.entry(class).or_default().patients = set.len();
     }
     findings.patients = patients.len();
-    let twice = |more: &dyn Fn(&(BTreeSet<Class>, BTreeSet<String>)) -> bool| -> Vec<String> {
-        patients.iter().filter(|(_, sets)| more(sets)).map(|(patient, _)| (*patient).to_owned()).collect()
-    };
-    findings.patients_in_two_classes = twice(&|sets| sets.0.len() > 1);
-    findings.patients_in_two_parts = twice(&|sets| sets.1.len() > 1);
+    for (patient, (classes, parts)) in &patients {
+        if classes.len() > 1 {
+            findings.patients_in_two_classes.push((*patient).to_owned());
+        }
+        if parts.len() > 1 {
+            findings.patients_in_two_parts.push((*patient).to_owned());
+        }
+    }
     let mut same: Vec<Vec<&Row>> = bytes.into_values().filter(|group| group.len() > 1).collect();
     same.sort_by(|a, b| a[0].path.cmp(&b[0].path));
     findings.same_bytes_two_labels =

@@ -285,9 +285,9 @@ fn curves(text: &mut String, s: &Summary) {
             ]
         })
         .collect();
-    let _ = write!(
+    let _ = writeln!(
         text,
-        "<details><summary>Bins of the reliability diagram</summary>{}</details>\n",
+        "<details><summary>Bins of the reliability diagram</summary>{}</details>",
         table(&["Pictures", "Mean confidence", "Right"], &rows)
     );
 }
