@@ -118,7 +118,7 @@ impl Scratch {
 
 /// Bytes from patch to patch: an odd number of cache lines, so that rows of a tile lie in different sets of the cache.
 fn pitch(packed: &Packed) -> usize {
-    (packed.blocks / 16 | 1) * 64
+    ((packed.blocks / 16) | 1) * 64
 }
 
 /// Pixels that tiles walk over: those of the output, or with those between its rows where the input is read in place.
@@ -308,6 +308,7 @@ unsafe fn block(
     let all = packed.blocks / 16;
     let (runs, tiles) = if packed.gathered { (1, all) } else { (packed.taps, all / packed.taps) };
     let skip = (job.from.shape[1] * job.from.step).wrapping_sub(tiles * 64);
+    let count = pairs.len();
     for pair in pairs {
         let panel = 2 * pair;
         let wide = panel + 1 < panels;
@@ -318,6 +319,8 @@ unsafe fn block(
             let (bias, sums) = (packed.bias[panel * PANEL..].as_ptr(), sums.0.as_mut_ptr());
             let factors = Product { a, step, b, panel: packed.blocks * 64, bias, runs, tiles, skip, sums };
             match (pixels.len() > 16, wide) {
+                // The first block of a piece that has the weights for itself.
+                (true, true) if pixels.start == 0 && count == 1 => product_2x2_far(factors),
                 (true, true) => product_2x2(factors),
                 (true, false) => product_2x1(factors),
                 (false, true) => product_1x2(factors),
@@ -457,6 +460,64 @@ product!(
         "tileloadd tmm6, [{b0} + {s}]",
         "tileloadd tmm4, [{a0} + {step}]",
         "tdpbusd tmm0, tmm4, tmm6",
+        "tileloadd tmm7, [{b1} + {s}]",
+        "tdpbusd tmm1, tmm4, tmm7",
+        "tileloadd tmm5, [{a1} + {step}]",
+        "tdpbusd tmm2, tmm5, tmm6",
+        "tdpbusd tmm3, tmm5, tmm7"
+    ],
+    [
+        "tilestored [{out} + {s}], tmm0",
+        "tilestored [{out} + {s} + 64], tmm1",
+        "tilestored [{out} + {s} + 2048], tmm2",
+        "tilestored [{out} + {s} + 2112], tmm3"
+    ]
+);
+// As before, for weights that come from memory: each iteration asks for those of eight iterations later.
+product!(
+    product_2x2_far,
+    [
+        "tileloadd tmm0, [{bias} + {s}]",
+        "tileloadd tmm1, [{bias} + {s} + 64]",
+        "tileloadd tmm2, [{bias} + {s}]",
+        "tileloadd tmm3, [{bias} + {s} + 64]"
+    ],
+    [
+        "prefetcht1 [{b0} + 8192]",
+        "prefetcht1 [{b0} + 8256]",
+        "prefetcht1 [{b0} + 8320]",
+        "prefetcht1 [{b0} + 8384]",
+        "prefetcht1 [{b0} + 8448]",
+        "prefetcht1 [{b0} + 8512]",
+        "prefetcht1 [{b0} + 8576]",
+        "prefetcht1 [{b0} + 8640]",
+        "prefetcht1 [{b0} + 8704]",
+        "prefetcht1 [{b0} + 8768]",
+        "prefetcht1 [{b0} + 8832]",
+        "prefetcht1 [{b0} + 8896]",
+        "prefetcht1 [{b0} + 8960]",
+        "prefetcht1 [{b0} + 9024]",
+        "prefetcht1 [{b0} + 9088]",
+        "prefetcht1 [{b0} + 9152]",
+        "tileloadd tmm6, [{b0} + {s}]",
+        "tileloadd tmm4, [{a0} + {step}]",
+        "tdpbusd tmm0, tmm4, tmm6",
+        "prefetcht1 [{b1} + 8192]",
+        "prefetcht1 [{b1} + 8256]",
+        "prefetcht1 [{b1} + 8320]",
+        "prefetcht1 [{b1} + 8384]",
+        "prefetcht1 [{b1} + 8448]",
+        "prefetcht1 [{b1} + 8512]",
+        "prefetcht1 [{b1} + 8576]",
+        "prefetcht1 [{b1} + 8640]",
+        "prefetcht1 [{b1} + 8704]",
+        "prefetcht1 [{b1} + 8768]",
+        "prefetcht1 [{b1} + 8832]",
+        "prefetcht1 [{b1} + 8896]",
+        "prefetcht1 [{b1} + 8960]",
+        "prefetcht1 [{b1} + 9024]",
+        "prefetcht1 [{b1} + 9088]",
+        "prefetcht1 [{b1} + 9152]",
         "tileloadd tmm7, [{b1} + {s}]",
         "tdpbusd tmm1, tmm4, tmm7",
         "tileloadd tmm5, [{a1} + {step}]",

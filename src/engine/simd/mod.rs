@@ -126,7 +126,7 @@ impl Simd {
                 Step::Convolution(conv) => {
                     let channels = plan.tensors[from].shape[2];
                     let taps = conv.window.kernel[0] * conv.window.kernel[1];
-                    if taps > TAPS || channels % 4 != 0 && taps * channels > GATHERED {
+                    if taps > TAPS || !channels.is_multiple_of(4) && taps * channels > GATHERED {
                         return Err(SimdError::Window(conv.name.clone()));
                     }
                     let packed = Packed::new(conv, &plan.tensors[from], isa);

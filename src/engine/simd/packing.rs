@@ -38,7 +38,7 @@ impl Packed {
         let direct = conv.window.stride == [1, 1]
             && conv.window.padding == [0; 4]
             && (taps == 1 || conv.window.kernel[1] * channels >= 48 && from.step == channels);
-        let gathered = if isa == Isa::Amx { !direct } else { channels % 4 != 0 };
+        let gathered = if isa == Isa::Amx { !direct } else { !channels.is_multiple_of(4) };
         let [rows, columns] = conv.window.kernel;
         let (taps, channels) = match isa {
             // Taps of a kernel row lie side by side; a short row is not worth tiles of its own.
