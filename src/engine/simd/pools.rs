@@ -117,7 +117,7 @@ unsafe fn pool_32(kind: PoolKind, places: &[usize], to: usize, c: usize, multipl
 
 /// Pools `WIDTH` channels from channel `c` of one output pixel.
 #[inline(always)]
-#[allow(clippy::needless_range_loop)]
+#[allow(clippy::needless_range_loop, reason = "one index walks several arrays")]
 fn pool_chunk<const WIDTH: usize>(
     kind: PoolKind,
     places: &[usize],

@@ -46,8 +46,7 @@ unsafe fn quad(from: *const u8) -> i32 {
     unsafe { from.cast::<i32>().read_unaligned() }
 }
 
-// One index walks several arrays.
-#[allow(clippy::needless_range_loop)]
+#[allow(clippy::needless_range_loop, reason = "one index walks several arrays")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 unsafe fn avx512<const ROWS: usize, const PANELS: usize>(tile: &Tile) {
     // SAFETY: the caller vouches for the tile's pointers and sizes; all offsets below stay within them.
