@@ -93,7 +93,7 @@ pub enum SplitError {
     fovea-train prepare --data OCT2017.tar.gz --out split.csv\n\n\
     The archive's own parts (train, val, test) are kept as the origin; the split is made anew, by patient. DATA holds <CLASS>/<CLASS>-<PATIENT>-<NUMBER>.jpeg, or an index.csv with the columns class, file and patient.")]
 pub struct PrepareArgs {
-    /// Folder with <CLASS>/<file> (under train, val, test or not) or an index.csv, or a .tar.gz, .tgz, .tar or .zip of it
+    /// Folder with `<CLASS>/<file>` (under train, val, test or not) or an index.csv, or a .tar.gz, .tgz, .tar or .zip of it
     #[arg(long)]
     pub data: PathBuf,
     /// Where an archive is unpacked to; without it beside the archive

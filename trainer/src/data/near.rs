@@ -3,7 +3,7 @@
 //! The hash has 64 bits: which of the 64 lowest frequencies of the shrunken picture (discrete cosine transform; Zauner
 //! 2010 describes the family) lie above their median **over the data set**. B-scans all look alike, and bits against a
 //! fixed threshold would be the same for most of them; these are set in half of the pictures each. Pictures whose hashes
-//! differ in at most [`BITS`] bits share one of 8 bytes whole, so only pictures in one bucket are compared. What is left
+//! differ in at most `BITS` bits share one of 8 bytes whole, so only pictures in one bucket are compared. What is left
 //! is checked by the correlation of the shrunken pictures.
 
 use fovea::prepare::{NetworkInput, SIDE};
