@@ -8,7 +8,7 @@ use super::pictures::{self, Picture};
 use super::runner::{Answer, Network};
 use anyhow::{Context, Result};
 use fovea::Class;
-use fovea::prepare::Preparation;
+use fovea::prepare::{NetworkInput, Preparation};
 use std::fmt;
 use std::path::Path;
 
@@ -185,11 +185,12 @@ pub fn layer_errors(float: &Network, int8: &Network, pictures: &[&Picture]) -> R
     Ok(layers)
 }
 
-/// How many phantoms get their class, which is that of their folder or of the beginning of their name.
+/// The pictures of a folder of phantoms with the class that the folder's or the file's name gives
+/// (`DME/3.png`, `phantom-dme-1.jpeg`).
 ///
 /// # Errors
-/// When a phantom has no class, or as [`Network::map`].
-pub fn phantoms(network: &Network, folder: &Path, preparation: &Preparation) -> Result<Share> {
+/// A name without a class, nothing readable.
+pub fn labelled(folder: &Path, preparation: &Preparation) -> Result<Vec<(Class, NetworkInput)>> {
     let mut labelled = Vec::new();
     for (path, frame) in &pictures::load_folder(folder)? {
         let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -198,13 +199,26 @@ pub fn phantoms(network: &Network, folder: &Path, preparation: &Preparation) -> 
             continue;
         }
         let parent = path.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
-        let word = stem.split(['-', '_', '.']).next().unwrap_or_default();
-        let class: Result<Class, _> = parent.parse().or_else(|_| word.parse());
-        let class = class.with_context(|| format!("{}: names no class", path.display()))?;
+        let words = std::iter::once(parent.as_ref()).chain(stem.split(['-', '_', '.']));
+        let class = words.into_iter().find_map(|word| word.parse::<Class>().ok());
+        let class = class.with_context(|| {
+            format!(
+                "{}: neither the file nor its folder names a class (CNV, DME, DRUSEN, NORMAL)",
+                path.display()
+            )
+        })?;
         labelled.push((class, preparation.prepare(frame, None)?));
     }
+    Ok(labelled)
+}
+
+/// The share of labelled phantoms whose class the network gives.
+///
+/// # Errors
+/// As [`Network::map`].
+pub fn phantoms(network: &Network, labelled: &[(Class, NetworkInput)]) -> Result<Share> {
     let answers = network.answers(labelled.iter().map(|(_, input)| input), "phantoms")?;
-    let right = answers.iter().zip(&labelled).filter(|(a, (class, _))| a.class() == class.index()).count();
+    let right = answers.iter().zip(labelled).filter(|(a, (class, _))| a.class() == class.index()).count();
     Ok(Share::wilson(right, answers.len()))
 }
 

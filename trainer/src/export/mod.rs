@@ -147,6 +147,10 @@ pub fn run(args: &ExportArgs) -> Result<()> {
     };
     let (train, validation, test) = (part(Split::Train)?, part(Split::Validation)?, part(Split::Test)?);
 
+    // What cannot be read is said before the long part.
+    let phantoms = args.phantoms.as_ref().map(|f| evaluate::labelled(f, &preparation)).transpose()?;
+    let others = args.not_oct.as_ref().map(|f| unlabelled(f, &preparation)).transpose()?;
+
     let keys: Vec<(Class, &str)> = train.iter().map(|p| (p.class, p.patient.as_str())).collect();
     let calibration: Vec<&Picture> =
         pictures::stratified(&keys, args.calibration).into_iter().map(|i| &train[i]).collect();
@@ -193,9 +197,9 @@ pub fn run(args: &ExportArgs) -> Result<()> {
     let pooled: Vec<&[f32]> = on_train.iter().map(|a| a.pooled.as_slice()).collect();
     let gate = Gate::fit(&pooled);
     let limit = GATE_ROOM * measure::quantile(&validation.distances(&gate), GATE_SHARE);
-    let refused = match &args.not_oct {
+    let refused = match &others {
         None => None,
-        Some(folder) => Some(not_oct(&int8, folder, &preparation, &gate, limit)?),
+        Some(pictures) => Some(not_oct(&int8, pictures, &gate, limit)?),
     };
     let far = |part: &Evaluation| {
         let distances = part.distances(&gate);
@@ -207,9 +211,9 @@ pub fn run(args: &ExportArgs) -> Result<()> {
         passing: [validation.passing(&gate, limit), test.passing(&gate, limit)],
         refused,
     };
-    let phantoms = match &args.phantoms {
+    let phantoms = match &phantoms {
         None => None,
-        Some(folder) => Some(evaluate::phantoms(&int8, folder, &preparation)?),
+        Some(labelled) => Some(evaluate::phantoms(&int8, labelled)?),
     };
     let golden = int8.answers([&golden_input()], "golden picture")?;
     let golden = golden.first().context("the golden picture has no answer")?.logits;
@@ -278,23 +282,17 @@ fn same_split(checkpoint: &Checkpoint, args: &ExportArgs) -> Result<()> {
     Ok(())
 }
 
-/// Of the pictures in `folder`, which are no B-scans, the share refused by feature distance alone and by the whole gate.
-fn not_oct(
-    int8: &Network,
-    folder: &Path,
-    preparation: &Preparation,
-    gate: &Gate,
-    limit: f32,
-) -> Result<[measure::Share; 2]> {
+/// The pictures in a folder; the class means nothing there.
+fn unlabelled(folder: &Path, preparation: &Preparation) -> Result<Vec<Picture>> {
     let frames = pictures::load_folder(folder)?;
-    // The class means nothing here.
-    let pictures: Vec<Picture> = frames
-        .iter()
-        .map(|(_, frame)| Picture::new(frame, Class::Normal, "", preparation))
-        .collect::<Result<_>>()?;
+    frames.iter().map(|(_, frame)| Picture::new(frame, Class::Normal, "", preparation)).collect()
+}
+
+/// Of pictures that are no B-scans, the share refused by feature distance alone and by the whole gate.
+fn not_oct(int8: &Network, pictures: &[Picture], gate: &Gate, limit: f32) -> Result<[measure::Share; 2]> {
     let answers = int8.answers(pictures.iter().map(|p| &p.input), "not OCT")?;
     let far: Vec<bool> = answers.iter().map(|a| gate.distance(&a.pooled) > limit).collect();
-    let either = far.iter().zip(&pictures).filter(|(far, p)| **far || p.refused).count();
+    let either = far.iter().zip(pictures).filter(|(far, p)| **far || p.refused).count();
     let share = |count| measure::Share::wilson(count, pictures.len());
     Ok([share(far.iter().filter(|far| **far).count()), share(either)])
 }
