@@ -64,7 +64,7 @@ impl Isa {
                 Isa::Amx | Isa::Avx512Vnni | Isa::AvxVnni | Isa::Avx2 => false,
             };
         }
-        #[allow(unreachable_code)]
+        #[allow(unreachable_code, reason = "reached on other processors only")]
         false
     }
 

@@ -137,7 +137,7 @@ pub fn convolve(
 }
 
 /// Gradients of [`convolve`]: with respect to `x` (where `wanted`), `weight` and `bias`.
-#[allow(clippy::too_many_arguments)]
+#[allow(clippy::too_many_arguments, reason = "all that the forward pass had, and its gradient")]
 pub fn convolve_backward(
     x: &[f32],
     shape: [usize; 4],

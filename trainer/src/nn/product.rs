@@ -210,38 +210,55 @@ unsafe fn tile<const R: usize>(
     }
 }
 
+/// What every product is tested with.
 #[cfg(test)]
-mod tests {
-    use super::*;
+pub mod testing {
+    use super::Matrix;
 
     fn noise(count: usize, seed: usize) -> Vec<f32> {
         (0..count).map(|i| ((i * 7919 + seed * 104_729) % 2003) as f32 / 1001.5 - 1.0).collect()
     }
 
-    // Odd sizes, both orders of both operands, added and not, against sums in f64.
-    #[test]
-    fn products_equal_sums_in_f64() {
-        for (m, k, n) in [(1, 1, 1), (12, 256, 32), (13, 257, 33), (25, 600, 47), (3, 5, 100), (40, 31, 16)] {
+    /// Holds a product, over operands of these sizes (rows, depth, columns) in both orders, added and not, against sums in
+    /// f64 of operands that went through `round`.
+    pub fn check(
+        sizes: &[(usize, usize, usize)],
+        round: impl Fn(f32) -> f32,
+        product: impl Fn(&mut [f32], bool, Matrix, Matrix),
+    ) {
+        for &(m, k, n) in sizes {
             let (a, b, start) = (noise(m * k, 1), noise(k * n, 2), noise(m * n, 3));
             for turned in 0..4 {
                 let lhs = if turned & 1 == 0 { Matrix::rows(&a, k) } else { Matrix::rows(&a, m).turned() };
                 let rhs = if turned & 2 == 0 { Matrix::rows(&b, n) } else { Matrix::rows(&b, k).turned() };
-                let at = |x: Matrix, r: usize, c: usize| f64::from(x.values[r * x.step[0] + c * x.step[1]]);
+                let at =
+                    |x: Matrix, r: usize, c: usize| f64::from(round(x.values[r * x.step[0] + c * x.step[1]]));
                 for add in [false, true] {
-                    for product in [multiply, generic] {
-                        let mut out = start.clone();
-                        product(&mut out, add, lhs, rhs);
-                        for (i, got) in out.iter().enumerate() {
-                            let sum: f64 = (0..k).map(|d| at(lhs, i / n, d) * at(rhs, d, i % n)).sum();
-                            let expected = sum + if add { f64::from(start[i]) } else { 0.0 };
-                            assert!(
-                                (f64::from(*got) - expected).abs() < 3e-6 * (k + 3) as f64,
-                                "{m} {k} {n} {turned} {add}"
-                            );
-                        }
+                    let mut out = start.clone();
+                    product(&mut out, add, lhs, rhs);
+                    for (i, got) in out.iter().enumerate() {
+                        let sum: f64 = (0..k).map(|d| at(lhs, i / n, d) * at(rhs, d, i % n)).sum();
+                        let expected = sum + if add { f64::from(start[i]) } else { 0.0 };
+                        assert!(
+                            (f64::from(*got) - expected).abs() < 3e-6 * (k + 3) as f64,
+                            "{m} {k} {n} {turned} {add}: {got} {expected}"
+                        );
                     }
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Odd sizes, our kernel and the crate's.
+    #[test]
+    fn products_equal_sums_in_f64() {
+        let sizes = [(1, 1, 1), (12, 256, 32), (13, 257, 33), (25, 600, 47), (3, 5, 100), (40, 31, 16)];
+        testing::check(&sizes, |v| v, multiply);
+        testing::check(&sizes, |v| v, generic);
     }
 }

@@ -204,11 +204,8 @@ unsafe fn block_of(block: &mut [Tile; 4], a: *const Tile, b: *const Tile, deep: 
 
 #[cfg(test)]
 mod tests {
+    use super::super::product::testing;
     use super::*;
-
-    fn noise(count: usize, seed: usize) -> Vec<f32> {
-        (0..count).map(|i| ((i * 7919 + seed * 104_729) % 2003) as f32 / 1001.5 - 1.0).collect()
-    }
 
     #[test]
     fn rounding_is_to_the_nearest_and_even() {
@@ -226,28 +223,9 @@ mod tests {
             println!("skipped: this CPU has no bfloat16 tile units");
             return;
         }
-        for (m, k, n) in [(1, 1, 1), (32, 64, 32), (13, 257, 33), (45, 1100, 47), (3, 5, 100), (40, 31, 16)] {
-            let (a, b, start) = (noise(m * k, 1), noise(k * n, 2), noise(m * n, 3));
-            for turned in 0..4 {
-                let lhs = if turned & 1 == 0 { Matrix::rows(&a, k) } else { Matrix::rows(&a, m).turned() };
-                let rhs = if turned & 2 == 0 { Matrix::rows(&b, n) } else { Matrix::rows(&b, k).turned() };
-                let at = |x: Matrix, r: usize, c: usize| {
-                    f64::from(f32::from_bits(rounded(x.values[r * x.step()[0] + c * x.step()[1]])))
-                };
-                for add in [false, true] {
-                    let mut out = start.clone();
-                    // SAFETY: the units are there, the sizes fit.
-                    unsafe { multiply(&mut out, add, lhs, rhs) };
-                    for (i, got) in out.iter().enumerate() {
-                        let sum: f64 = (0..k).map(|d| at(lhs, i / n, d) * at(rhs, d, i % n)).sum();
-                        let expected = sum + if add { f64::from(start[i]) } else { 0.0 };
-                        assert!(
-                            (f64::from(*got) - expected).abs() < 3e-6 * (k + 3) as f64,
-                            "{m} {k} {n} {turned} {add}: {got} {expected}"
-                        );
-                    }
-                }
-            }
-        }
+        let sizes = [(1, 1, 1), (32, 64, 32), (13, 257, 33), (45, 1100, 47), (3, 5, 100), (40, 31, 16)];
+        let round = |v| f32::from_bits(rounded(v));
+        // SAFETY: the units are there, the sizes fit.
+        testing::check(&sizes, round, |out, add, lhs, rhs| unsafe { multiply(out, add, lhs, rhs) });
     }
 }
