@@ -1,4 +1,5 @@
-//! Places of tensors in one arena: two tensors share bytes where the last use of one is before the first of the other.
+//! Places of tensors in one arena: two tensors share bytes where the last use of one is in a wave of steps before the first
+//! of the other.
 
 use super::{Plan, PlanError};
 
@@ -7,7 +8,7 @@ const ALIGN: usize = 64;
 const LIMIT: usize = 1 << 28;
 
 /// First channel of `tensor` in its whole, and the number of the whole.
-fn whole(plan: &Plan, mut tensor: usize) -> (usize, usize) {
+pub fn whole(plan: &Plan, mut tensor: usize) -> (usize, usize) {
     let mut first = 0;
     while let Some((parent, channel)) = plan.tensors[tensor].part_of {
         tensor = parent;
@@ -20,19 +21,20 @@ fn whole(plan: &Plan, mut tensor: usize) -> (usize, usize) {
 pub fn assign(plan: &mut Plan) -> Result<(), PlanError> {
     let count = plan.tensors.len();
     let roots: Vec<(usize, usize)> = (0..count).map(|t| whole(plan, t)).collect();
-    // First and last step that touches a root; the input is there before the first, the features after the last.
+    // First and last wave that touches a root; the input is there before the first, the features after the last.
     let mut lives: Vec<Option<(usize, usize)>> = vec![None; count];
     let mut touch = |tensor: usize, time: usize| {
         let life = lives[roots[tensor].0].get_or_insert((time, time));
         *life = (life.0.min(time), life.1.max(time));
     };
     touch(plan.input, 0);
-    for (time, step) in plan.steps.iter().enumerate() {
+    let times = plan.waves.iter().enumerate().flat_map(|(wave, steps)| std::iter::repeat_n(wave, *steps));
+    for (time, step) in times.zip(&plan.steps) {
         let (from, to) = step.tensors();
         touch(from, time);
         touch(to, time);
     }
-    touch(plan.features, plan.steps.len());
+    touch(plan.features, plan.waves.len());
     let size = |t: usize| plan.tensors[t].shape.iter().product::<usize>().next_multiple_of(ALIGN);
     let zeros = plan.tensors.iter().map(|t| t.shape[2]).max().unwrap_or(0).next_multiple_of(ALIGN);
     let mut order: Vec<usize> = (0..count).filter(|&t| lives[t].is_some()).collect();

@@ -9,6 +9,7 @@
 pub mod head;
 mod lower;
 mod memory;
+mod waves;
 
 use super::{FEATURE_CHANNELS, FEATURE_SIDE};
 use crate::prepare::SIDE;
@@ -134,6 +135,8 @@ pub struct Plan {
     pub tensors: Vec<Tensor>,
     /// All steps in order.
     pub steps: Vec<Step>,
+    /// How many steps each wave has: steps of a wave may run at the same time, waves one after the other.
+    pub waves: Vec<usize>,
     /// The tensor of the picture's bytes.
     pub input: usize,
     /// The byte that stands for each grey level of the picture; `None` where it is the grey level itself.
@@ -195,6 +198,7 @@ impl Plan {
     /// As [`Self::read`].
     pub fn read_any(bytes: &[u8]) -> Result<Self, PlanError> {
         let mut plan = lower::lower(bytes)?;
+        waves::arrange(&mut plan);
         memory::assign(&mut plan)?;
         Ok(plan)
     }
@@ -210,7 +214,10 @@ impl Plan {
         features: usize,
         head: Head,
     ) -> Result<Self, PlanError> {
-        let mut plan = Plan { tensors, steps, input, levels: None, features, head, arena: 0, zeros: 0 };
+        let waves = Vec::new();
+        let mut plan =
+            Plan { tensors, steps, waves, input, levels: None, features, head, arena: 0, zeros: 0 };
+        waves::arrange(&mut plan);
         memory::assign(&mut plan)?;
         Ok(plan)
     }
@@ -261,8 +268,9 @@ impl std::fmt::Display for Plan {
             self.steps.iter().map(|s| if let Step::Convolution(c) = s { c.weight.len() } else { 0 }).sum();
         write!(
             f,
-            "{text}{} steps, {:.1} Mmac, {:.1} MB of weights, arena {:.2} MB\n{}",
+            "{text}{} steps in {} waves, {:.1} Mmac, {:.1} MB of weights, arena {:.2} MB\n{}",
             self.steps.len(),
+            self.waves.len(),
             all as f64 / 1e6,
             weights as f64 / 1e6,
             self.arena as f64 / 1e6,
