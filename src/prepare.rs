@@ -7,8 +7,8 @@
 //!    stretched from 512x496 and its original give the same input) by an antialiased triangle filter, columns first,
 //!    then rows. Weights are 14-bit integers that sum to exactly 16384, each pass rounds half up: `(sum + 8192) >> 14`.
 
+use crate::bands;
 use crate::frame::Frame;
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 /// Side of the network's square input in pixels.
@@ -205,8 +205,6 @@ fn filter_weights(from: usize, to: usize) -> Vec<(usize, Vec<i32>)> {
 
 /// Taps are padded to a multiple of this, so that the compiler may take them at once.
 const GROUP: usize = 8;
-/// Rows that are handed to a thread at once.
-const BAND: usize = 32;
 
 /// Resizes each row of a picture `width` pixels wide to `to` pixels.
 fn resize_rows(pixels: &[u8], width: usize, to: usize) -> Vec<u8> {
@@ -224,8 +222,10 @@ fn resize_rows(pixels: &[u8], width: usize, to: usize) -> Vec<u8> {
         }
     }
     let mut out = vec![0; to * pixels.len() / width];
-    out.par_chunks_mut(to * BAND).zip(pixels.par_chunks(width * BAND)).for_each(|(out, rows)| {
-        for (out, row) in out.chunks_exact_mut(to).zip(rows.chunks_exact(width)) {
+    let band = bands::rows(pixels.len() / width);
+    bands::each(&mut out, to * band, |number, out| {
+        let rows = pixels[number * band * width..].chunks_exact(width);
+        for (out, row) in out.chunks_exact_mut(to).zip(rows) {
             for ((out, first), weights) in out.iter_mut().zip(&firsts).zip(padded.chunks_exact(most / GROUP))
             {
                 let (groups, _) = row[*first..][..most].as_chunks::<GROUP>();
@@ -244,8 +244,9 @@ fn products(pixels: &[u8; GROUP], weights: &[i16; GROUP]) -> i32 {
 /// Resizes the columns of a picture `height` pixels high and [`SIDE`] wide to [`SIDE`] pixels.
 fn resize_columns(pixels: &[u8], height: usize, out: &mut [u8]) {
     let taps = filter_weights(height, SIDE);
-    out.par_chunks_mut(SIDE * BAND).zip(taps.par_chunks(BAND)).for_each(|(out, taps)| {
-        for (out, (first, weights)) in out.chunks_exact_mut(SIDE).zip(taps) {
+    let band = bands::rows(SIDE);
+    bands::each(out, SIDE * band, |number, out| {
+        for (out, (first, weights)) in out.chunks_exact_mut(SIDE).zip(&taps[number * band..]) {
             let mut sums = [0i32; SIDE];
             for (row, w) in pixels[first * SIDE..].chunks_exact(SIDE).zip(weights) {
                 let w = *w as i16;

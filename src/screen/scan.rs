@@ -1,9 +1,8 @@
 //! The B-scan under its heatmap, scaled by whole numbers: a row of pixels is picked, averaged and coloured from tables.
 
 use super::Heat;
-use crate::Frame;
+use crate::{Frame, bands};
 use embedded_graphics::prelude::Size;
-use rayon::prelude::*;
 use std::sync::OnceLock;
 
 /// RGB of each grey under each of 256 heats.
@@ -119,9 +118,9 @@ pub fn draw(grey: &[u8], width: usize, map: Option<&Heat>, size: Size, rgb: &mut
         ramps: ramps(w),
     };
     let colours = colours();
-    // Bands are large enough that handing them out costs nothing beside them.
-    let band = h.div_ceil(2 * rayon::current_num_threads()).max(32);
-    rgb.par_chunks_mut(band * pitch).enumerate().for_each(|(number, bytes)| {
+    let band = bands::rows(h);
+    let rgb = &mut rgb[..((h - 1) * pitch + w * 3)];
+    bands::each(rgb, band * pitch, |number, bytes| {
         let mut sums = vec![0u32; width];
         let mut source = vec![0u8; width];
         let mut line = vec![0u8; w];
