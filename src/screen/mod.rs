@@ -5,6 +5,7 @@
 
 mod canvas;
 
+use crate::prepare::Region;
 use crate::{Class, Frame};
 use canvas::{Align, Canvas, area};
 use embedded_graphics::{pixelcolor::Rgb888, prelude::*, primitives::Rectangle};
@@ -60,6 +61,8 @@ pub struct Shown<'a> {
     pub picture: &'a Frame,
     /// 8x8 map, row by row, 0 to 1.
     pub map: Option<&'a [f32; 64]>,
+    /// What of the picture the map covers: what the network saw.
+    pub place: Region,
     /// The finding in large type.
     pub finding: &'a str,
     /// Calibrated probabilities in the order of [`Class::ALL`].
@@ -262,11 +265,20 @@ fn picture<D: DrawTarget<Color = Rgb888>>(
         let first = at * source / size;
         (first as usize, ((at + 1) * source / size).max(first + 1) as usize)
     };
-    let columns: Vec<_> = (0..w).map(|x| (span(x, w, sw), cell((x as f32 + 0.5) / w as f32))).collect();
+    // The heat lies over what the network saw, and nowhere else.
+    let seen = shown.place;
+    let within = |at: f32, [from, length]: [u32; 2], size: u64| {
+        let share = (at * size as f32 - from as f32) / length.max(1) as f32;
+        (0.0..=1.0).contains(&share).then(|| cell(share))
+    };
+    let columns: Vec<_> = (0..w)
+        .map(|x| (span(x, w, sw), within((x as f32 + 0.5) / w as f32, [seen.x, seen.width], sw)))
+        .collect();
     let sw = sw as usize;
     let colours = (0..h).flat_map(|y| {
-        let ((y0, y1), (i, fy)) = (span(y, h, sh), cell((y as f32 + 0.5) / h as f32));
-        columns.iter().map(move |&((x0, x1), (j, fx))| {
+        let ((y0, y1), row) =
+            (span(y, h, sh), within((y as f32 + 0.5) / h as f32, [seen.y, seen.height], sh));
+        columns.iter().map(move |&((x0, x1), column)| {
             let grey = if (x1 - x0, y1 - y0) == (1, 1) {
                 pixels[y0 * sw + x0]
             } else {
@@ -276,12 +288,12 @@ fn picture<D: DrawTarget<Color = Rgb888>>(
                     .sum();
                 (sum / ((x1 - x0) * (y1 - y0))) as u8
             };
-            match shown.map {
-                Some(map) => {
+            match (shown.map, row, column) {
+                (Some(map), Some((i, fy)), Some((j, fx))) => {
                     let row = |i: usize| map[i * 8 + j] * (1.0 - fx) + map[i * 8 + j + 1] * fx;
                     heat(grey, row(i) * (1.0 - fy) + row(i + 1) * fy)
                 }
-                None => Rgb888::new(grey, grey, grey),
+                _ => Rgb888::new(grey, grey, grey),
             }
         })
     });

@@ -42,9 +42,9 @@ pub fn measure(reader: &mut Reader, path: &Path, runs: usize) -> anyhow::Result<
         };
         let frame = Frame::decode(&bytes, path)?;
         lap(0);
-        let input = preparation.prepare(&frame, region)?;
+        let prepared = preparation.prepare(&frame, region)?;
         lap(1);
-        let output = reader.engine().run(&input)?;
+        let output = reader.engine().run(&prepared.input)?;
         lap(2);
         let mut seen = answer.clone();
         seen.output = output;
@@ -56,6 +56,7 @@ pub fn measure(reader: &mut Reader, path: &Path, runs: usize) -> anyhow::Result<
         let shown = Shown {
             picture: &frame,
             map: Some(&map),
+            place: seen.place,
             finding: seen.diagnosis.finding.name(),
             probabilities: seen.diagnosis.probabilities,
             referral: seen.diagnosis.finding.referral(),
