@@ -4,12 +4,18 @@
 //! 2. White margins become black: OCT exports fill what registration left empty with white, and the amount of it must
 //!    not speak to the network. Only white runs that touch the region's edge, along a row or a column, are margin.
 //! 3. The region is resized to 299x299 (the aspect is given up, as in the article: so a 512x512 picture that was
-//!    stretched from 512x496 and its original give the same input) by an antialiased triangle filter, columns first,
+//!    stretched from 512x496 and its original give the same picture) by an antialiased triangle filter, columns first,
 //!    then rows. Weights are 14-bit integers that sum to exactly 16384, each pass rounds half up: `(sum + 8192) >> 14`.
+//!    What the gate and the image quality are measured on is this picture of the whole region.
+//! 4. The band of rows around the retina is found in it ([`band`]) and resized again, from the region's own rows: the
+//!    network's input.
+
+pub mod band;
 
 use crate::bands;
 use crate::frame::Frame;
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 
 /// Side of the network's square input in pixels.
 pub const SIDE: usize = 299;
@@ -69,12 +75,31 @@ pub struct Preparation {
     pub filter: String,
     /// Runs of pixels at least this white that touch the edge are margin; 0 keeps all.
     pub margin_white: u8,
+    /// Least height of the band around the retina, in percent of the region's height; 100 keeps all rows.
+    #[serde(default = "all_rows")]
+    pub band: u8,
+}
+
+/// Of models from before there was a band.
+fn all_rows() -> u8 {
+    100
 }
 
 impl Default for Preparation {
     fn default() -> Self {
-        Self { side: SIDE, filter: "triangle".into(), margin_white: 240 }
+        Self { side: SIDE, filter: "triangle".into(), margin_white: 240, band: 60 }
     }
+}
+
+/// What a frame gives.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Prepared {
+    /// What the network sees: the band around the retina.
+    pub input: NetworkInput,
+    /// The whole region at the same size, for the gate and the image quality.
+    pub whole: NetworkInput,
+    /// Where in the frame lies what the network sees.
+    pub place: Region,
 }
 
 /// A frame's B-scan, cut out and with its margins blackened, and the share of it that was margin.
@@ -120,20 +145,32 @@ impl Preparation {
         Ok(Scan { width, height, margin: margin as f32 / (width * height) as f32, pixels })
     }
 
-    /// The network's input from a scan.
-    pub fn input(&self, scan: &Scan) -> NetworkInput {
+    /// The network's input from a scan that was cut out at `region`.
+    pub fn input(&self, scan: &Scan, region: Region) -> Prepared {
         let narrow = resize_rows(&scan.pixels, scan.width, SIDE);
-        let mut input = Box::new([0; SIDE * SIDE]);
-        resize_columns(&narrow, scan.height, &mut input[..]);
-        NetworkInput(input)
+        let square = |rows: Range<usize>| {
+            let mut input = Box::new([0; SIDE * SIDE]);
+            resize_columns(&narrow[rows.start * SIDE..rows.end * SIDE], &mut input[..]);
+            NetworkInput(input)
+        };
+        let whole = square(0..scan.height);
+        let (first, height) = band::find(&whole, self.band);
+        if height == SIDE {
+            return Prepared { input: whole.clone(), whole, place: region };
+        }
+        let pixels = |rows: usize| (rows * scan.height + SIDE / 2) / SIDE;
+        let rows = pixels(first)..pixels(first + height).max(pixels(first) + 1);
+        let place = Region { y: region.y + rows.start as u32, height: rows.len() as u32, ..region };
+        Prepared { input: square(rows), whole, place }
     }
 
     /// [`Self::scan`] and [`Self::input`] in one.
     ///
     /// # Errors
     /// As [`Self::scan`].
-    pub fn prepare(&self, frame: &Frame, region: Option<Region>) -> Result<NetworkInput, RegionError> {
-        Ok(self.input(&self.scan(frame, region)?))
+    pub fn prepare(&self, frame: &Frame, region: Option<Region>) -> Result<Prepared, RegionError> {
+        let all = Region { x: 0, y: 0, width: frame.width(), height: frame.height() };
+        Ok(self.input(&self.scan(frame, region)?, region.unwrap_or(all)))
     }
 }
 
@@ -241,9 +278,9 @@ fn products(pixels: &[u8; GROUP], weights: &[i16; GROUP]) -> i32 {
     (0..GROUP).map(|k| i32::from(pixels[k]) * i32::from(weights[k])).sum()
 }
 
-/// Resizes the columns of a picture `height` pixels high and [`SIDE`] wide to [`SIDE`] pixels.
-fn resize_columns(pixels: &[u8], height: usize, out: &mut [u8]) {
-    let taps = filter_weights(height, SIDE);
+/// Resizes the columns of a picture [`SIDE`] wide to [`SIDE`] pixels.
+fn resize_columns(pixels: &[u8], out: &mut [u8]) {
+    let taps = filter_weights(pixels.len() / SIDE, SIDE);
     let band = bands::rows(SIDE);
     bands::each(out, SIDE * band, |number, out| {
         for (out, (first, weights)) in out.chunks_exact_mut(SIDE).zip(&taps[number * band..]) {
@@ -285,7 +322,9 @@ mod tests {
     #[test]
     fn same_size_is_identity() {
         let f = frame(299, 299, |x, y| (x * 7 + y * 13) as u8 % 230);
-        assert_eq!(f.pixels(), &Preparation::default().prepare(&f, None).unwrap().0[..]);
+        let prepared = Preparation::default().prepare(&f, None).unwrap();
+        assert_eq!(f.pixels(), &prepared.whole.0[..]);
+        assert_eq!(prepared.input, prepared.whole, "nothing stands out, so all is kept");
     }
 
     #[test]
@@ -296,7 +335,8 @@ mod tests {
         let p = Preparation::default();
         let scan = p.scan(&f, None).unwrap();
         assert!((scan.margin - 20.0 / 299.0).abs() < 1e-6);
-        let input = p.input(&scan);
+        let region = Region { x: 0, y: 0, width: 299, height: 299 };
+        let input = p.input(&scan, region).whole;
         assert_eq!((input.0[5 * SIDE + 5], input.0[110 * SIDE + 110], input.0[200 * SIDE + 5]), (0, 255, 50));
     }
 
@@ -336,6 +376,33 @@ mod tests {
     }
 
     #[test]
+    fn the_band_is_resized_from_the_frames_own_rows() {
+        // Stripes of one row each in the middle of a picture of 598 rows: lost at half the height, kept in the band.
+        let f = frame(
+            299,
+            598,
+            |x, y| {
+                if (200..380).contains(&y) { 120 + 60 * (y % 2) as u8 } else { x as u8 % 8 }
+            },
+        );
+        let p = Preparation { band: 50, ..Default::default() };
+        let region = Region { x: 0, y: 10, width: 299, height: 588 };
+        let prepared = p.prepare(&f, Some(region)).unwrap();
+        let place = prepared.place;
+        assert_eq!((place.x, place.width), (0, 299));
+        assert!((290..=300).contains(&place.height), "{place:?}");
+        assert!(place.y <= 200 && place.y + place.height >= 380, "{place:?}");
+        let alone = Preparation { band: 100, ..p.clone() }.prepare(&f, Some(place)).unwrap();
+        assert_eq!(prepared.input, alone.input);
+        let contrast = |input: &NetworkInput| {
+            (0..SIDE - 1)
+                .map(|y| input.0[y * SIDE].abs_diff(input.0[(y + 1) * SIDE]))
+                .fold(0u32, |s, d| s + u32::from(d))
+        };
+        assert!(contrast(&prepared.input) > 3 * contrast(&prepared.whole));
+    }
+
+    #[test]
     fn region_outside_is_an_error() {
         let f = frame(100, 100, |_, _| 9);
         for region in [
@@ -357,7 +424,8 @@ mod tests {
             let p = Preparation { margin_white: white, ..Default::default() };
             let scan = p.scan(&f, None).unwrap();
             let (want, margin) = defined(&f, white);
-            prop_assert!(p.input(&scan).0[..] == want[..]);
+            let region = Region { x: 0, y: 0, width: w, height: h };
+            prop_assert!(p.input(&scan, region).whole.0[..] == want[..]);
             prop_assert_eq!(scan.margin, margin);
         }
     }
@@ -369,7 +437,7 @@ mod tests {
         fn resize_matches_float_reference(w in 32u32..700, h in 32u32..700, seed: u32) {
             let f = frame(w, h, |x, y| ((x ^ seed).wrapping_mul(2654435761).wrapping_add(y.wrapping_mul(40503)) >> 24) as u8);
             let p = Preparation { margin_white: 0, ..Default::default() };
-            let got = p.prepare(&f, None).unwrap();
+            let got = p.prepare(&f, None).unwrap().whole;
             let weight = |from: u32, o: usize, i: u32| {
                 let scale = f64::from(from) / SIDE as f64;
                 let d = ((o as f64 + 0.5) * scale - (f64::from(i) + 0.5)) / scale.max(1.0);

@@ -277,6 +277,7 @@ impl<'a> Desk<'a> {
         let result = self.shown.as_ref().filter(|_| matches!(self.engine, Engine::Idle | Engine::Busy(..)));
         let shown = result.map(|(frame, reading)| Shown {
             picture: frame,
+            place: reading.place,
             map: (*state != State::NotOct).then_some(&reading.map),
             finding: &reading.finding,
             probabilities: reading.probabilities,

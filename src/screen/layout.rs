@@ -2,6 +2,7 @@
 
 use super::{Align, Heat, Referral, Shown, State, View, scan};
 use crate::Class;
+use crate::prepare::Region;
 use embedded_graphics::{pixelcolor::Rgb888, prelude::*, primitives::Rectangle};
 use std::rc::Rc;
 
@@ -44,6 +45,8 @@ pub struct Scan {
     pub width: usize,
     pub grey: Rc<[u8]>,
     pub map: Option<Box<Heat>>,
+    /// What of the picture the map covers.
+    pub place: Region,
 }
 
 impl Item {
@@ -96,6 +99,7 @@ impl List<'_> {
                 _ => shown.picture.pixels().into(),
             },
             map: shown.map.copied().map(Box::new),
+            place: shown.place,
         };
         self.items.push(Item::Scan(Rectangle::new(corner, size), scan));
     }

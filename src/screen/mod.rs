@@ -9,6 +9,7 @@ mod letters;
 mod scan;
 
 use crate::Frame;
+use crate::prepare::Region;
 use embedded_graphics::{pixelcolor::Rgb888, prelude::*, primitives::Rectangle};
 use layout::Item;
 use letters::{Letters, STEPS, Style, blend, step};
@@ -77,6 +78,8 @@ pub struct Shown<'a> {
     pub picture: &'a Frame,
     /// 8x8 map, row by row, 0 to 1.
     pub map: Option<&'a [f32; 64]>,
+    /// What of the picture the map covers: what the network saw.
+    pub place: Region,
     /// The finding in large type.
     pub finding: &'a str,
     /// Calibrated probabilities in the order of [`Class::ALL`].
@@ -191,7 +194,7 @@ impl Screen {
             Item::Scan(rect, scan) => {
                 let pitch = self.picture.pitch();
                 let rgb = self.picture.from(rect.top_left);
-                scan::draw(&scan.grey, scan.width, scan.map.as_deref(), rect.size, rgb, pitch);
+                scan::draw(scan, rect.size, rgb, pitch);
             }
         }
     }

@@ -1,8 +1,10 @@
 //! The B-scan under its heatmap, scaled by whole numbers: a row of pixels is picked, averaged and coloured from tables.
 
 use super::Heat;
+use super::layout::Scan;
 use crate::{Frame, bands};
 use embedded_graphics::prelude::Size;
+use std::ops::Range;
 use std::sync::OnceLock;
 
 /// RGB of each grey under each of 256 heats.
@@ -104,18 +106,28 @@ fn cells(map: &Heat, i: usize, fy: f32) -> [i32; 8] {
     })
 }
 
-/// Draws a `grey` picture of `width` columns scaled to `size` into `rgb`, rows `pitch` bytes apart, the first at its start.
-pub fn draw(grey: &[u8], width: usize, map: Option<&Heat>, size: Size, rgb: &mut [u8], pitch: usize) {
+/// The pixels of an output of `size` that show `length` source pixels of `source` from `from` on.
+fn covered(from: u32, length: u32, source: usize, size: usize) -> Range<usize> {
+    let edge = |at: usize| ((at * size + source / 2) / source.max(1)).min(size);
+    edge(from as usize)..edge((from as usize).saturating_add(length as usize))
+}
+
+/// Draws a picture scaled to `size` into `rgb`, rows `pitch` bytes apart, the first at its start. The heat lies over what
+/// the network saw, and nowhere else.
+pub fn draw(scan: &Scan, size: Size, rgb: &mut [u8], pitch: usize) {
+    let (grey, width, map) = (&*scan.grey, scan.width, scan.map.as_deref());
     let (w, h) = (size.width as usize, size.height as usize);
     let rows = grey.len() / width.max(1);
     if w == 0 || h == 0 || rows == 0 {
         return;
     }
+    let across = covered(scan.place.x, scan.place.width, width, w);
+    let down = covered(scan.place.y, scan.place.height, rows, h);
     let spans = || (0..w).map(|x| span(x, w, width));
     let columns = Columns {
         first: spans().map(|(first, _)| first as u32).collect(),
         wide: spans().enumerate().filter(|(_, (a, b))| b - a > 1).map(|(x, (a, b))| (x, a, b)).collect(),
-        ramps: ramps(w),
+        ramps: ramps(across.len()),
     };
     let colours = colours();
     let band = bands::rows(h);
@@ -129,23 +141,21 @@ pub fn draw(grey: &[u8], width: usize, map: Option<&Heat>, size: Size, rgb: &mut
             let (y0, y1) = span(y, h, rows);
             scale(grey, width, (y0, y1), &columns, &mut sums, &mut source, &mut line);
             let (pixels, _) = row[..w * 3].as_chunks_mut::<3>();
-            match map {
-                Some(map) => {
-                    let at = ((y as f32 + 0.5) * 8.0 / h as f32 - 0.5).clamp(0.0, 7.0);
-                    let i = (at as usize).min(6);
-                    let cells = cells(map, i, at - i as f32);
-                    for ramp in &columns.ramps {
-                        let (a, b) = (cells[ramp.cell], cells[ramp.cell + 1]);
-                        colour(
-                            ramp,
-                            (a, b),
-                            &line[ramp.from..ramp.to],
-                            &mut pixels[ramp.from..ramp.to],
-                            colours,
-                        );
-                    }
-                }
-                None => pixels.iter_mut().zip(&line).for_each(|(pixel, grey)| *pixel = [*grey; 3]),
+            let lit = if map.is_some() && down.contains(&y) { across.clone() } else { 0..0 };
+            let plain = |pixels: &mut [[u8; 3]], line: &[u8]| {
+                pixels.iter_mut().zip(line).for_each(|(pixel, grey)| *pixel = [*grey; 3]);
+            };
+            plain(&mut pixels[..lit.start], &line[..lit.start]);
+            plain(&mut pixels[lit.end..], &line[lit.end..]);
+            let Some(map) = map.filter(|_| !lit.is_empty()) else { continue };
+            let at = (((y - down.start) as f32 + 0.5) * 8.0 / down.len() as f32 - 0.5).clamp(0.0, 7.0);
+            let i = (at as usize).min(6);
+            let cells = cells(map, i, at - i as f32);
+            let (line, pixels) = (&line[lit.clone()], &mut pixels[lit]);
+            for ramp in &columns.ramps {
+                let (a, b) = (cells[ramp.cell], cells[ramp.cell + 1]);
+                let range = ramp.from..ramp.to;
+                colour(ramp, (a, b), &line[range.clone()], &mut pixels[range], colours);
             }
         }
     });
@@ -210,24 +220,36 @@ fn scale(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::prepare::Region;
 
     /// The definition: the mean of the covered pixels, and the bilinear heat in floats.
     #[test]
     fn scaling_and_heat_are_their_definitions() {
         let map: Heat = std::array::from_fn(|i| ((i * 37) % 64) as f32 / 63.0);
-        for (sw, sh, w, h) in
-            [(768, 496, 702, 453), (384, 248, 702, 453), (97, 61, 31, 200), (1536, 31, 300, 7), (5, 3, 1, 1)]
-        {
+        let sizes =
+            [(768, 496, 702, 453), (384, 248, 702, 453), (97, 61, 31, 200), (1536, 31, 300, 7), (5, 3, 1, 1)];
+        let parts: [fn(u32, u32) -> Region; 3] = [
+            |width, height| Region { x: 0, y: 0, width, height },
+            |width, height| Region { x: 0, y: height / 5, width, height: height * 3 / 5 },
+            |w, h| Region { x: w / 3, y: h / 5, width: w / 2, height: h * 3 / 5 },
+        ];
+        for ((sw, sh, w, h), part) in sizes.into_iter().flat_map(|size| parts.map(|part| (size, part))) {
             let grey: Vec<u8> =
                 (0..sw * sh).map(|i: usize| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
             let pitch = w * 3 + 5;
             let mut rgb = vec![7; pitch * h];
             let mut plain = rgb.clone();
             let size = Size::new(w as u32, h as u32);
-            draw(&grey, sw, Some(&map), size, &mut rgb, pitch);
-            draw(&grey, sw, None, size, &mut plain, pitch);
-            let place = |at: usize, size: usize| {
-                let at = ((at as f32 + 0.5) / size as f32 * 8.0 - 0.5).clamp(0.0, 7.0);
+            let place = part(sw as u32, sh as u32);
+            let mut scan = Scan { width: sw, grey: grey.as_slice().into(), map: Some(Box::new(map)), place };
+            draw(&scan, size, &mut rgb, pitch);
+            scan.map = None;
+            draw(&scan, size, &mut plain, pitch);
+            let (across, down) =
+                (covered(place.x, place.width, sw, w), covered(place.y, place.height, sh, h));
+            let place = |at: usize, within: &Range<usize>| {
+                let at = ((at - within.start) as f32 + 0.5) / within.len() as f32 * 8.0 - 0.5;
+                let at = at.clamp(0.0, 7.0);
                 ((at as usize).min(6), at - (at as usize).min(6) as f32)
             };
             for y in 0..h {
@@ -238,7 +260,11 @@ mod tests {
                     let sum: usize = all.map(|(y, x)| usize::from(grey[y * sw + x])).sum();
                     let mean = (sum / ((x1 - x0) * (y1 - y0))) as u8;
                     assert_eq!(plain[y * pitch + x * 3..][..3], [mean; 3]);
-                    let ((j, fx), (i, fy)) = (place(x, w), place(y, h));
+                    if !across.contains(&x) || !down.contains(&y) {
+                        assert_eq!(rgb[y * pitch + x * 3..][..3], [mean; 3], "beside what the network saw");
+                        continue;
+                    }
+                    let ((j, fx), (i, fy)) = (place(x, &across), place(y, &down));
                     let row = |i: usize| map[i * 8 + j] * (1.0 - fx) + map[i * 8 + j + 1] * fx;
                     let want = lit(mean, row(i) * (1.0 - fy) + row(i + 1) * fy);
                     for (got, want) in rgb[y * pitch + x * 3..][..3].iter().zip(want) {

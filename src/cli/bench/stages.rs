@@ -4,6 +4,7 @@ use super::spread::Spread;
 use anyhow::Context;
 use fovea::diagnosis::Referral;
 use fovea::explain::{Map, contribution};
+use fovea::prepare::Region;
 use fovea::screen::{Screen, Shown, State, View};
 use fovea::{Frame, Reader};
 use serde::Serialize;
@@ -42,6 +43,7 @@ pub fn measure(reader: &mut Reader, path: &Path, runs: usize) -> anyhow::Result<
         shown: Some(Shown {
             picture: &turned,
             map: Some(&[0.5; 64]),
+            place: Region { x: 0, y: 0, width: frame.width(), height: frame.height() },
             finding: "-",
             probabilities: [0.3, 0.4, 0.2, 0.1],
             referral: if answer.diagnosis.finding.referral() == Referral::Repeat {
@@ -70,9 +72,9 @@ pub fn measure(reader: &mut Reader, path: &Path, runs: usize) -> anyhow::Result<
         };
         let frame = Frame::decode(&bytes, path)?;
         lap(&mut last, 0);
-        let input = preparation.prepare(&frame, region)?;
+        let prepared = preparation.prepare(&frame, region)?;
         lap(&mut last, 1);
-        let output = reader.engine().run(&input)?;
+        let output = reader.engine().run(&prepared.input)?;
         lap(&mut last, 2);
         let contribution = contribution(&reader.package().head, &output.features, answer.diagnosis.class);
         let heat = Map::of_features(&contribution.map).heat();
@@ -82,6 +84,7 @@ pub fn measure(reader: &mut Reader, path: &Path, runs: usize) -> anyhow::Result<
         let shown = Shown {
             picture: &frame,
             map: Some(&map),
+            place: answer.place,
             finding: answer.diagnosis.finding.name(),
             probabilities: answer.diagnosis.probabilities,
             referral: answer.diagnosis.finding.referral(),
