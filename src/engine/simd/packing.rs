@@ -21,6 +21,7 @@ pub struct Packed {
     pub blocks: usize,
     /// For AVX2, for each panel and tap and two quads in it: any byte's products with the weights of neighbouring inputs of
     /// both fit a sum of 16 bits.
+    #[cfg(target_arch = "x86_64")]
     pub fours: Vec<bool>,
     /// Products that fit a sum of 16 bits, for NEON.
     #[cfg(target_arch = "aarch64")]
@@ -71,9 +72,11 @@ impl Packed {
         bias.resize(panels * PANEL, 0);
         let mut multiplier = conv.multiplier.clone();
         multiplier.resize(panels * PANEL, 0.0);
+        #[cfg(target_arch = "x86_64")]
         let fours = if isa == Isa::Avx2 { fours(&weight, blocks) } else { Vec::new() };
         Self {
             weight,
+            #[cfg(target_arch = "x86_64")]
             fours,
             bias,
             multiplier,
@@ -88,6 +91,7 @@ impl Packed {
 }
 
 /// For each run of `blocks` blocks, by twos: no four weights that share a sum leave 16 bits with bytes up to 255.
+#[cfg(target_arch = "x86_64")]
 fn fours(weight: &[Block], blocks: usize) -> Vec<bool> {
     let fits = |pair: &[Block]| {
         (0..64).step_by(2).all(|lane| {
