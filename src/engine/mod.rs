@@ -1,5 +1,7 @@
 //! Engines run a model: input bytes in, logits and features out.
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod plan;
 pub mod scalar;
 pub mod simd;
@@ -32,6 +34,14 @@ pub enum EngineError {
         /// The engine's name.
         engine: &'static str,
         /// What it met.
+        reason: String,
+    },
+    /// The engine needs a device that this machine does not have, which is no fault.
+    #[error("engine {engine} is not for this machine: {reason}")]
+    Absent {
+        /// The engine's name.
+        engine: &'static str,
+        /// What is missing.
         reason: String,
     },
     /// The engine failed while running.
@@ -83,6 +93,8 @@ type Maker = fn(&Package) -> Result<Box<dyn Engine>, EngineError>;
 
 /// Name and maker of each engine in this build, best first.
 const ENGINES: &[(&str, Maker)] = &[
+    #[cfg(feature = "cuda")]
+    (cuda::NAME, |package| Ok(Box::new(cuda::Cuda::new(&package.onnx, cuda::Options::default())?))),
     (simd::NAME, |package| Ok(Box::new(load(simd::NAME, simd::Simd::new(&package.onnx, None, None))?))),
     #[cfg(feature = "tract")]
     (tract::NAME, |package| Ok(Box::new(tract::Tract::new(package)?))),
@@ -120,7 +132,11 @@ pub fn open(name: &str, package: &Package) -> Result<Box<dyn Engine>, EngineErro
         match make(package).and_then(|engine| proved(engine, package)) {
             Ok(engine) => return Ok(engine),
             Err(error) => {
-                tracing::warn!("{error}");
+                if let EngineError::Absent { .. } = error {
+                    tracing::info!("{error}");
+                } else {
+                    tracing::warn!("{error}");
+                }
                 failed.push(error.to_string());
             }
         }

@@ -7,7 +7,7 @@ const ALIGN: usize = 64;
 const LIMIT: usize = 1 << 28;
 
 /// First channel of `tensor` in its whole, and the number of the whole.
-fn whole(plan: &Plan, mut tensor: usize) -> (usize, usize) {
+pub fn whole(plan: &Plan, mut tensor: usize) -> (usize, usize) {
     let mut first = 0;
     while let Some((parent, channel)) = plan.tensors[tensor].part_of {
         tensor = parent;
@@ -16,8 +16,15 @@ fn whole(plan: &Plan, mut tensor: usize) -> (usize, usize) {
     (tensor, first)
 }
 
-/// Sets every tensor's place and step, and the plan's arena.
+/// Sets every tensor's place and step, and the plan's arena, for steps that run one after the other.
 pub fn assign(plan: &mut Plan) -> Result<(), PlanError> {
+    let order: Vec<usize> = (0..plan.steps.len()).collect();
+    assign_at(plan, &order)
+}
+
+/// As [`assign`] for steps that run at these times; those of the same time may run at once, and no time is beyond the
+/// number of steps.
+pub fn assign_at(plan: &mut Plan, times: &[usize]) -> Result<(), PlanError> {
     let count = plan.tensors.len();
     let roots: Vec<(usize, usize)> = (0..count).map(|t| whole(plan, t)).collect();
     // First and last step that touches a root; the input is there before the first, the features after the last.
@@ -27,7 +34,7 @@ pub fn assign(plan: &mut Plan) -> Result<(), PlanError> {
         *life = (life.0.min(time), life.1.max(time));
     };
     touch(plan.input, 0);
-    for (time, step) in plan.steps.iter().enumerate() {
+    for (&time, step) in times.iter().zip(&plan.steps) {
         let (from, to) = step.tensors();
         touch(from, time);
         touch(to, time);

@@ -215,6 +215,28 @@ impl Plan {
         Ok(plan)
     }
 
+    /// For each step the earliest time at which it may run: after all those that write what it reads.
+    pub fn levels(&self) -> Vec<usize> {
+        // When the last step so far that writes into a whole tensor has run.
+        let mut written = vec![0; self.tensors.len()];
+        let step = |step: &Step| {
+            let (from, to) = step.tensors();
+            let (from, to) = (memory::whole(self, from).0, memory::whole(self, to).0);
+            let level = written[from];
+            written[to] = written[to].max(level + 1);
+            level
+        };
+        self.steps.iter().map(step).collect()
+    }
+
+    /// Gives the tensors other places, such that all steps of a level may run at once.
+    ///
+    /// # Errors
+    /// [`PlanError::Graph`] where the arena would be too large.
+    pub fn spread(&mut self, levels: &[usize]) -> Result<(), PlanError> {
+        memory::assign_at(self, levels)
+    }
+
     /// Multiply-accumulates of a step; 0 for pools.
     pub fn macs(&self, step: &Step) -> u64 {
         match step {

@@ -9,7 +9,8 @@
 #endif
 #include "pool.cuh"
 
-extern "C" __global__ void __launch_bounds__(THREADS) steps(
+// Four blocks fit a multiprocessor (128 registers a thread). Without the number ptxas saves registers for sm_110 until it spills.
+extern "C" __global__ void __launch_bounds__(THREADS, 4) steps(
     const Job* __restrict__ jobs, int count, u8* arena, const s8* weights, const int* bias, const float* multiplier, int* partial,
     u32* tickets) {
     __shared__ __align__(256) u8 shared[SHARED_BYTES];
