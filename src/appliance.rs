@@ -7,6 +7,7 @@ mod worker;
 pub use crate::capture::{CaptureError, Feed, Port, Signal, Source};
 
 use crate::config::Config;
+use crate::prepare::Region;
 use crate::screen::Referral;
 use crate::{Class, Frame};
 use desk::Desk;
@@ -35,6 +36,8 @@ pub struct Reading {
     pub reason: String,
     /// Heatmap, 8x8 row by row, 0 to 1.
     pub map: [f32; 64],
+    /// What of the picture it covers.
+    pub place: Region,
     /// The engine that answered.
     pub engine: String,
     /// Its time in milliseconds.

@@ -5,6 +5,7 @@
 
 #[cfg(feature = "appliance")]
 pub mod appliance;
+mod bands;
 #[cfg(feature = "appliance")]
 pub mod capture;
 pub mod class;

@@ -4,7 +4,7 @@ use crate::diagnosis::{Diagnosis, Quality, Statistics};
 use crate::engine::{self, Engine, EngineError, Output};
 use crate::explain::{Contribution, contribution};
 use crate::model::Package;
-use crate::prepare::{NetworkInput, Region, RegionError};
+use crate::prepare::{NetworkInput, Prepared, Region, RegionError};
 use crate::{Class, Frame};
 use std::sync::Arc;
 use std::time::Instant;
@@ -25,6 +25,8 @@ pub struct Answer {
     pub output: Output,
     /// What the network saw.
     pub input: NetworkInput,
+    /// Where in the frame that lies.
+    pub place: Region,
     /// The engine's name.
     pub engine: &'static str,
     /// The engine's time in milliseconds.
@@ -83,7 +85,7 @@ impl Reader {
     /// See [`ReadError`].
     pub fn read(&mut self, frame: &Frame) -> Result<Answer, ReadError> {
         let manifest = &self.package.manifest;
-        let input = manifest.preparation.prepare(frame, self.region)?;
+        let Prepared { input, whole, place } = manifest.preparation.prepare(frame, self.region)?;
         let start = Instant::now();
         let output = self.engine.run(&input)?;
         let millis = start.elapsed().as_secs_f32() * 1000.0;
@@ -91,8 +93,8 @@ impl Reader {
             let reason = "the answer holds values that are no numbers".into();
             return Err(EngineError::Run { engine: self.engine.name(), reason }.into());
         }
-        let statistics = Statistics::measure(frame, self.region, &input);
-        let quality = Quality::measure(&statistics, &input);
+        let statistics = Statistics::measure(frame, self.region, &whole);
+        let quality = Quality::measure(&statistics, &whole);
         let distance = self.package.gate.distance(&output.features);
         let diagnosis = Diagnosis::judge(
             &manifest.calibration,
@@ -102,7 +104,7 @@ impl Reader {
             quality,
             distance,
         );
-        Ok(Answer { diagnosis, output, input, engine: self.engine.name(), millis })
+        Ok(Answer { diagnosis, output, input, place, engine: self.engine.name(), millis })
     }
 
     /// What each position adds to the logit of a class.

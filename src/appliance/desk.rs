@@ -5,7 +5,7 @@ use super::{ApplianceError, Event, Reading};
 use crate::Frame;
 use crate::capture::Signal;
 use crate::config::Config;
-use crate::screen::{self, Picture, Shown, State, View};
+use crate::screen::{Screen, Shown, State, View};
 use fovea_board::{Display, DisplayError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -42,6 +42,7 @@ pub struct Desk<'a> {
     standing: State,
     candidate: (String, u32),
     shown: Option<(Arc<Frame>, Reading)>,
+    screen: Screen,
 }
 
 impl<'a> Desk<'a> {
@@ -59,6 +60,7 @@ impl<'a> Desk<'a> {
             standing: State::Starting,
             candidate: (String::new(), 0),
             shown: None,
+            screen: Screen::new(config.size.width, config.size.height),
         }
     }
 
@@ -271,10 +273,11 @@ impl<'a> Desk<'a> {
         }
     }
 
-    fn draw(&self, state: &State, display: &mut dyn Display, changed: bool) -> Result<(), DisplayError> {
+    fn draw(&mut self, state: &State, display: &mut dyn Display, changed: bool) -> Result<(), DisplayError> {
         let result = self.shown.as_ref().filter(|_| matches!(self.engine, Engine::Idle | Engine::Busy(..)));
         let shown = result.map(|(frame, reading)| Shown {
             picture: frame,
+            place: reading.place,
             map: (*state != State::NotOct).then_some(&reading.map),
             finding: &reading.finding,
             probabilities: reading.probabilities,
@@ -293,8 +296,7 @@ impl<'a> Desk<'a> {
             _ => "waiting",
         };
         let size = self.config.size;
-        let mut picture = Picture::new(size.width, size.height);
-        let Ok(()) = screen::draw(&View { state: state.clone(), shown, model: self.model }, &mut picture);
-        display.show(size.width, size.height, picture.rgb(), changed.then_some(name))
+        let rgb = self.screen.draw(&View { state: state.clone(), shown, model: self.model });
+        display.show(size.width, size.height, rgb, changed.then_some(name))
     }
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::prepare::Region;
 use std::path::Path;
 use std::sync::atomic::AtomicU32;
 use std::time::Instant;
@@ -60,6 +61,7 @@ fn reading(frame: &Frame) -> Reading {
         quality: "good".into(),
         reason: String::new(),
         map: [0.0; 64],
+        place: Region { x: 0, y: 0, width: frame.width(), height: frame.height() },
         engine: "fake".into(),
         millis: 20.0,
     }

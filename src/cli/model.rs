@@ -47,7 +47,15 @@ fn info(args: &ModelArgs) -> anyhow::Result<ExitCode> {
     println!("head         {}", format!("{:?}", m.head).to_lowercase());
     println!("labels       {}", m.labels.iter().map(|label| label.name()).collect::<Vec<_>>().join(", "));
     let p = &m.preparation;
-    println!("preparation  {0}x{0}, {1} filter, white margins from {2}", p.side, p.filter, p.margin_white);
+    let band = if p.band < 100 {
+        format!(", a band of {} % or more around the retina", p.band)
+    } else {
+        String::new()
+    };
+    println!(
+        "preparation  {0}x{0}, {1} filter, white margins from {2}{band}",
+        p.side, p.filter, p.margin_white
+    );
     println!(
         "calibration  temperature {:.4}, UNCERTAIN below {:.1} %",
         m.calibration.temperature,

@@ -79,6 +79,7 @@ fn classifier(mut reader: Reader) -> Classifier {
             quality: said.quality.grade.word().into(),
             reason: said.reason.clone(),
             map,
+            place: answer.place,
             engine: answer.engine.into(),
             millis: answer.millis,
         })

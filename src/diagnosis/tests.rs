@@ -87,7 +87,7 @@ fn colour_counts_inside_the_region_only() {
     let frame = Frame::decode(&bytes, std::path::Path::new("screen.png")).unwrap();
     let region = crate::prepare::Region { x: 100, y: 0, width: 100, height: 100 };
     for (region, share) in [(None, 0.5), (Some(region), 0.0)] {
-        let input = Preparation::default().prepare(&frame, region).unwrap();
+        let input = Preparation::default().prepare(&frame, region).unwrap().whole;
         assert_eq!(Statistics::measure(&frame, region, &input).colour, share);
     }
 }

@@ -105,9 +105,20 @@ fn load<T, E: std::fmt::Display>(engine: &'static str, made: Result<T, E>) -> Re
     made.map_err(|error| EngineError::Load { engine, reason: error.to_string() })
 }
 
-/// All but the reference, which takes seconds a picture and is opened by its name alone.
+/// Engines that are opened by their name alone and that a device is needed for: their kernels have not run on one yet.
+const ON_REQUEST: &[&str] = &[
+    #[cfg(feature = "cuda")]
+    cuda::NAME,
+];
+
+/// All but the reference, which takes seconds a picture, and [`on_request`]: those are opened by their names alone.
 fn automatic() -> impl Iterator<Item = &'static (&'static str, Maker)> {
-    ENGINES.iter().filter(|(name, _)| *name != scalar::NAME)
+    ENGINES.iter().filter(|(name, _)| *name != scalar::NAME && !ON_REQUEST.contains(name))
+}
+
+/// Engines for devices that `auto` does not choose.
+pub fn on_request() -> impl Iterator<Item = &'static str> {
+    ON_REQUEST.iter().copied()
 }
 
 /// The engines of this build in the order of `auto`.
@@ -132,11 +143,7 @@ pub fn open(name: &str, package: &Package) -> Result<Box<dyn Engine>, EngineErro
         match make(package).and_then(|engine| proved(engine, package)) {
             Ok(engine) => return Ok(engine),
             Err(error) => {
-                if let EngineError::Absent { .. } = error {
-                    tracing::info!("{error}");
-                } else {
-                    tracing::warn!("{error}");
-                }
+                tracing::warn!("{error}");
                 failed.push(error.to_string());
             }
         }

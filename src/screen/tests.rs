@@ -61,6 +61,7 @@ fn view<'a>(state: State, frame: &'a Frame, map: &'a [f32; 64]) -> View<'a> {
     };
     let shown = Shown {
         picture: frame,
+        place: Region { x: 0, y: 0, width: frame.width(), height: frame.height() },
         map,
         finding: "CNV",
         probabilities,
@@ -74,6 +75,12 @@ fn view<'a>(state: State, frame: &'a Frame, map: &'a [f32; 64]) -> View<'a> {
     View { state, shown: Some(shown), model: "oct-inception-v3 0.1.0" }
 }
 
+/// Items that do not lie on the screen with all of their box.
+fn astray(screen: &Screen) -> usize {
+    let all = screen.picture.bounding_box();
+    screen.items.iter().filter(|item| item.rect().intersection(&all).size != item.rect().size).count()
+}
+
 #[test]
 fn golden_pictures() {
     let (frame, map) = (scan(), map());
@@ -83,10 +90,10 @@ fn golden_pictures() {
     let mut wrong = Vec::new();
     for (w, h) in SIZES {
         for (name, state) in states() {
-            let mut picture = Picture::new(w, h);
-            let clipped = paint(&view(state, &frame, &map), &mut picture).unwrap();
+            let mut screen = Screen::new(w, h);
+            screen.draw(&view(state, &frame, &map));
             assert_eq!(
-                (clipped, picture.outside),
+                (screen.clipped, astray(&screen)),
                 (0, 0),
                 "{name} at {w}x{h}: type or drawing leaves its box"
             );
@@ -95,13 +102,13 @@ fn golden_pictures() {
                 std::fs::create_dir_all(folder).unwrap();
                 let to = std::fs::File::create(folder.join(&file)).unwrap();
                 PngEncoder::new_with_quality(to, CompressionType::Best, FilterType::Adaptive)
-                    .write_image(picture.rgb(), w, h, image::ExtendedColorType::Rgb8)
+                    .write_image(screen.rgb(), w, h, image::ExtendedColorType::Rgb8)
                     .unwrap();
             };
             if bless {
                 save(&folder);
             } else if !image::open(folder.join(&file))
-                .is_ok_and(|want| want.to_rgb8().as_raw() == picture.rgb())
+                .is_ok_and(|want| want.to_rgb8().as_raw() == screen.rgb())
             {
                 save(&got_folder);
                 wrong.push(file);
@@ -143,10 +150,57 @@ fn long_words_stay_in_their_boxes_at_any_size() {
                     (shown.referral, shown.probabilities, shown.millis) =
                         (referral, [f32::NAN, 1.0, 1.0, 7.0], 99_999.0);
                 }
-                let mut picture = Picture::new(w, h);
-                let clipped = paint(&view, &mut picture).unwrap();
-                assert_eq!((clipped, picture.outside), (0, 0), "{state:?} at {w}x{h}");
+                let mut screen = Screen::new(w, h);
+                screen.draw(&view);
+                assert_eq!((screen.clipped, astray(&screen)), (0, 0), "{state:?} at {w}x{h}");
             }
         }
+    }
+}
+
+/// Whatever was on a screen before, and whatever of the view changed: it shows what a fresh one shows.
+#[test]
+fn a_screen_that_remembers_shows_the_same() {
+    let (frame, map) = (scan(), map());
+    let mut other = frame.pixels().to_vec();
+    other.reverse();
+    let other = Frame::new(400, 238, other[..400 * 238].to_vec(), "other").unwrap();
+    let cold = [0.25; 64];
+    for (w, h) in [(480, 320), (1280, 800)] {
+        let mut screen = Screen::new(w, h);
+        let mut small_changes = 0;
+        for round in 0..40usize {
+            let (_, state) = states()[[2, 2, 2, 3, 2, 4, 0, 2, 5, 1][round % 10]].clone();
+            let mut view = view(state, &frame, &map);
+            if let Some(shown) = &mut view.shown {
+                shown.age = Duration::from_secs(round as u64 * 7);
+                shown.picture = if round % 3 == 0 { &other } else { &frame };
+                shown.map = [None, Some(&map), Some(&cold)][round % 7 % 3];
+                shown.finding = ["CNV", "DRUSEN", "NORMAL"][round % 5 % 3];
+                shown.referral = [Referral::Urgent, Referral::Observe][round / 3 % 2];
+                shown.probabilities = std::array::from_fn(|c| ((c * 5 + round) % 7) as f32 / 7.0);
+                shown.reason =
+                    ["", "few words", "so many words that they need more than one line of type"][round % 3];
+            }
+            let places = changed(
+                &screen.items,
+                &layout::compose(&view, Size::new(w, h), &screen.items),
+                screen.picture.bounding_box(),
+            );
+            small_changes += usize::from(places.iter().all(|place| place.size.height < h));
+            screen.draw(&view);
+            let mut fresh = Picture::new(w, h);
+            draw(&view, &mut fresh).unwrap();
+            assert!(screen.rgb() == fresh.rgb(), "round {round} at {w}x{h}");
+            assert!(
+                changed(
+                    &screen.items,
+                    &layout::compose(&view, Size::new(w, h), &screen.items),
+                    fresh.bounding_box()
+                )
+                .is_empty()
+            );
+        }
+        assert!(small_changes >= 10, "{small_changes} of 40 redrew a part only");
     }
 }

@@ -76,9 +76,12 @@ impl Case {
         let size = phantom::Size { width: 512, height: 496 };
         let drawn = phantom::draw(seed, number, class, size);
         let frame = Frame::new(drawn.width as u32, drawn.height as u32, drawn.pixels, "phantom")?;
-        let input = fovea::prepare::Preparation::default().prepare(&frame, None)?;
-        let (width, height) = (drawn.width, drawn.height);
-        let mask = |x: usize, y: usize| drawn.mask[y * height / SIDE * width + x * width / SIDE] > 127;
+        let prepared = fovea::prepare::Preparation::default().prepare(&frame, None)?;
+        let (input, place) = (prepared.input, prepared.place);
+        let (top, rows) = (place.y as usize, place.height as usize);
+        let mask = |x: usize, y: usize| {
+            drawn.mask[(top + y * rows / SIDE) * drawn.width + x * drawn.width / SIDE] > 127
+        };
         let lesion: Vec<bool> = (0..SIDE * SIDE).map(|i| mask(i % SIDE, i / SIDE)).collect();
         Ok(Self { class, input, near: widen(&lesion, NEAR) })
     }

@@ -123,7 +123,7 @@ fn sheet(args: &TeachArgs, mut reader: Option<&mut Reader>) -> Result<(String, V
         if let Some(reader) = reader.as_deref_mut() {
             let read = reader.read(&frame)?;
             let map = Map::of_features(&reader.contribution(&read, read.diagnosis.class).map);
-            images += &heat(&frame, &map, &format!("the model's heatmap of picture {place}"))?;
+            images += &heat(&frame, read.place, &map, &format!("the model's heatmap of picture {place}"))?;
             let (said, sure) = (read.diagnosis.finding.name(), read.diagnosis.confidence() * 100.0);
             told = format!(
                 " The model says {said} ({} at {sure:.0} %); its reasons are warm.",

@@ -569,7 +569,7 @@ fn trainer_arguments() -> String {
         Some((_, name)) if !text.starts_with("--") => name.to_string(),
         _ => text,
     };
-    std::env::args().skip(1).map(short).collect::<Vec<_>>().join(" ")
+    format!("fovea-train {}", std::env::args().skip(1).map(short).collect::<Vec<_>>().join(" "))
 }
 
 fn answers(logits: Tensor<2>) -> Vec<[f32; 4]> {

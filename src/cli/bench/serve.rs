@@ -43,7 +43,7 @@ pub fn serve(args: &BenchArgs) -> anyhow::Result<ExitCode> {
         let frame = Frame::read(Path::new(path))?;
         let decode = millis(start);
         let start = Instant::now();
-        let input = preparation.prepare(&frame, region)?;
+        let input = preparation.prepare(&frame, region)?.input;
         let prepare = millis(start);
         if let Some(file) = save {
             std::fs::write(file, &input.0[..]).with_context(|| format!("{file}: cannot be written"))?;

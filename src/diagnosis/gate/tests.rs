@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 fn measure(frame: &Frame) -> (Statistics, Quality) {
-    let input = Preparation::default().prepare(frame, None).unwrap();
+    let input = Preparation::default().prepare(frame, None).unwrap().whole;
     let statistics = Statistics::measure(frame, None, &input);
     let quality = Quality::measure(&statistics, &input);
     (statistics, quality)

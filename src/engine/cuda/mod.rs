@@ -133,3 +133,8 @@ impl Engine for Cuda {
         Ok(scalar::read_output(self.network.plan(), self.network.features()))
     }
 }
+
+#[cfg(test)]
+mod simulated;
+#[cfg(test)]
+mod tests;

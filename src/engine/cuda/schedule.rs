@@ -83,9 +83,9 @@ pub struct Launch {
 /// The whole program and what lies in the device's memory for it.
 #[derive(Debug)]
 pub struct Schedule {
-    /// The plan with places for steps that run at once, its weights gone.
+    /// The plan, its weights gone.
     pub plan: Plan,
-    /// All launches in order.
+    /// One launch for each wave, in order.
     pub launches: Vec<Launch>,
     /// All jobs, launch by launch.
     pub jobs: Vec<Job>,
@@ -155,10 +155,9 @@ impl Schedule {
     /// The schedule of a plan.
     ///
     /// # Errors
-    /// [`CudaError::Plan`] and [`CudaError::Large`].
-    pub fn new(mut plan: Plan, wishes: Wishes) -> Result<Self, CudaError> {
-        let levels = plan.levels();
-        plan.spread(&levels)?;
+    /// [`CudaError::Large`].
+    pub fn new(plan: Plan, wishes: Wishes) -> Result<Self, CudaError> {
+        let waves = plan.waves.clone();
         let mut made = Self {
             launches: Vec::new(),
             jobs: Vec::new(),
@@ -170,9 +169,11 @@ impl Schedule {
             tickets: 0,
             plan,
         };
-        for level in 0..levels.iter().map(|level| level + 1).max().unwrap_or(0) {
-            let steps: Vec<usize> = (0..levels.len()).filter(|&step| levels[step] == level).collect();
-            made.launch(&steps, wishes)?;
+        let mut next = 0;
+        for steps in waves {
+            let wave: Vec<usize> = (next..next + steps).collect();
+            next += steps;
+            made.launch(&wave, wishes)?;
         }
         let sizes = [made.plan.arena, made.weights.len(), made.bias.len() * 4, made.partial * 4];
         if sizes.iter().any(|size| *size > LIMIT) {

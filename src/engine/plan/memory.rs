@@ -1,4 +1,5 @@
-//! Places of tensors in one arena: two tensors share bytes where the last use of one is before the first of the other.
+//! Places of tensors in one arena: two tensors share bytes where the last use of one is in a wave of steps before the first
+//! of the other.
 
 use super::{Plan, PlanError};
 
@@ -16,30 +17,24 @@ pub fn whole(plan: &Plan, mut tensor: usize) -> (usize, usize) {
     (tensor, first)
 }
 
-/// Sets every tensor's place and step, and the plan's arena, for steps that run one after the other.
+/// Sets every tensor's place and step, and the plan's arena.
 pub fn assign(plan: &mut Plan) -> Result<(), PlanError> {
-    let order: Vec<usize> = (0..plan.steps.len()).collect();
-    assign_at(plan, &order)
-}
-
-/// As [`assign`] for steps that run at these times; those of the same time may run at once, and no time is beyond the
-/// number of steps.
-pub fn assign_at(plan: &mut Plan, times: &[usize]) -> Result<(), PlanError> {
     let count = plan.tensors.len();
     let roots: Vec<(usize, usize)> = (0..count).map(|t| whole(plan, t)).collect();
-    // First and last step that touches a root; the input is there before the first, the features after the last.
+    // First and last wave that touches a root; the input is there before the first, the features after the last.
     let mut lives: Vec<Option<(usize, usize)>> = vec![None; count];
     let mut touch = |tensor: usize, time: usize| {
         let life = lives[roots[tensor].0].get_or_insert((time, time));
         *life = (life.0.min(time), life.1.max(time));
     };
     touch(plan.input, 0);
-    for (&time, step) in times.iter().zip(&plan.steps) {
+    let times = plan.waves.iter().enumerate().flat_map(|(wave, steps)| std::iter::repeat_n(wave, *steps));
+    for (time, step) in times.zip(&plan.steps) {
         let (from, to) = step.tensors();
         touch(from, time);
         touch(to, time);
     }
-    touch(plan.features, plan.steps.len());
+    touch(plan.features, plan.waves.len());
     let size = |t: usize| plan.tensors[t].shape.iter().product::<usize>().next_multiple_of(ALIGN);
     let zeros = plan.tensors.iter().map(|t| t.shape[2]).max().unwrap_or(0).next_multiple_of(ALIGN);
     let mut order: Vec<usize> = (0..count).filter(|&t| lives[t].is_some()).collect();

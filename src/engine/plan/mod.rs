@@ -9,6 +9,7 @@
 pub mod head;
 mod lower;
 mod memory;
+mod waves;
 
 use super::{FEATURE_CHANNELS, FEATURE_SIDE};
 use crate::prepare::SIDE;
@@ -134,6 +135,8 @@ pub struct Plan {
     pub tensors: Vec<Tensor>,
     /// All steps in order.
     pub steps: Vec<Step>,
+    /// How many steps each wave has: steps of a wave may run at the same time, waves one after the other.
+    pub waves: Vec<usize>,
     /// The tensor of the picture's bytes.
     pub input: usize,
     /// The byte that stands for each grey level of the picture; `None` where it is the grey level itself.
@@ -195,6 +198,7 @@ impl Plan {
     /// As [`Self::read`].
     pub fn read_any(bytes: &[u8]) -> Result<Self, PlanError> {
         let mut plan = lower::lower(bytes)?;
+        waves::arrange(&mut plan);
         memory::assign(&mut plan)?;
         Ok(plan)
     }
@@ -210,31 +214,12 @@ impl Plan {
         features: usize,
         head: Head,
     ) -> Result<Self, PlanError> {
-        let mut plan = Plan { tensors, steps, input, levels: None, features, head, arena: 0, zeros: 0 };
+        let waves = Vec::new();
+        let mut plan =
+            Plan { tensors, steps, waves, input, levels: None, features, head, arena: 0, zeros: 0 };
+        waves::arrange(&mut plan);
         memory::assign(&mut plan)?;
         Ok(plan)
-    }
-
-    /// For each step the earliest time at which it may run: after all those that write what it reads.
-    pub fn levels(&self) -> Vec<usize> {
-        // When the last step so far that writes into a whole tensor has run.
-        let mut written = vec![0; self.tensors.len()];
-        let step = |step: &Step| {
-            let (from, to) = step.tensors();
-            let (from, to) = (memory::whole(self, from).0, memory::whole(self, to).0);
-            let level = written[from];
-            written[to] = written[to].max(level + 1);
-            level
-        };
-        self.steps.iter().map(step).collect()
-    }
-
-    /// Gives the tensors other places, such that all steps of a level may run at once.
-    ///
-    /// # Errors
-    /// [`PlanError::Graph`] where the arena would be too large.
-    pub fn spread(&mut self, levels: &[usize]) -> Result<(), PlanError> {
-        memory::assign_at(self, levels)
     }
 
     /// Multiply-accumulates of a step; 0 for pools.
@@ -283,8 +268,9 @@ impl std::fmt::Display for Plan {
             self.steps.iter().map(|s| if let Step::Convolution(c) = s { c.weight.len() } else { 0 }).sum();
         write!(
             f,
-            "{text}{} steps, {:.1} Mmac, {:.1} MB of weights, arena {:.2} MB\n{}",
+            "{text}{} steps in {} waves, {:.1} Mmac, {:.1} MB of weights, arena {:.2} MB\n{}",
             self.steps.len(),
+            self.waves.len(),
             all as f64 / 1e6,
             weights as f64 / 1e6,
             self.arena as f64 / 1e6,

@@ -116,6 +116,13 @@ impl Scratch {
     }
 }
 
+impl Scratch {
+    /// Forgets the patches of the picture before.
+    pub fn start(&mut self) {
+        self.gathered = None;
+    }
+}
+
 /// Bytes from patch to patch: an odd number of cache lines, so that rows of a tile lie in different sets of the cache.
 fn pitch(packed: &Packed) -> usize {
     ((packed.blocks / 16) | 1) * 64
@@ -150,7 +157,7 @@ pub unsafe fn run(job: &Job, piece: usize, scratch: &mut Scratch) {
         if pixels <= FEW {
             // The patches stay as long as the job is the same.
             let identity = std::ptr::from_ref(job.packed) as usize;
-            if job.packed.gathered && (*gathered != Some(identity) || piece == 0) {
+            if job.packed.gathered && *gathered != Some(identity) {
                 gather(job, 0..pixels, patches, pitch);
             }
             *gathered = Some(identity);

@@ -28,6 +28,9 @@ pub struct Tile {
     pub panel: usize,
     #[cfg(target_arch = "x86_64")]
     pub pairs_fit: bool,
+    /// See [`Packed::fours`]; valid for AVX2.
+    #[cfg(target_arch = "x86_64")]
+    pub fours: *const bool,
     /// Products that fit a sum of 16 bits.
     #[cfg(target_arch = "aarch64")]
     pub depth: usize,
@@ -74,6 +77,14 @@ impl Scratch {
             #[cfg(target_arch = "x86_64")]
             amx: amx::Scratch::new(if isa == Isa::Amx { packed } else { &[] }),
         }
+    }
+}
+
+impl Scratch {
+    /// Makes ready for another picture.
+    pub fn start(&mut self) {
+        #[cfg(target_arch = "x86_64")]
+        self.amx.start();
     }
 }
 
@@ -146,25 +157,43 @@ impl Job<'_> {
             panel: packed.blocks * 64,
             #[cfg(target_arch = "x86_64")]
             pairs_fit: self.conv.pairs_fit,
+            #[cfg(target_arch = "x86_64")]
+            fours: std::ptr::null(),
             #[cfg(target_arch = "aarch64")]
             depth: packed.depth,
         };
         let start = self.arena.start();
+        let window = &self.conv.window;
+        let ([kh, kw], [rows, columns, channels]) = (window.kernel, from.shape);
+        // From a window's first pixel to each of its taps.
+        let mut taps = [0; TAPS];
+        for (k, tap) in taps[..kernel].iter_mut().enumerate() {
+            *tap = (k / kw * columns + k % kw) * from.step;
+        }
         for number in range {
             let (first, last) = (h * w * number / tiles, h * w * (number + 1) / tiles);
             tile.count = last - first;
+            let (mut oy, mut ox) = (first / w, first % w);
             for row in 0..tile.count {
-                let (oy, ox) = ((first + row) / w, (first + row) % w);
-                let place = |k| tap(from, &self.conv.window, oy, ox, k);
+                let top = (oy * window.stride[0]).wrapping_sub(window.padding[0]);
+                let left = (ox * window.stride[1]).wrapping_sub(window.padding[1]);
+                // Negative numbers are large ones here.
+                let inside = top < rows && top + kh <= rows && left < columns && left + kw <= columns;
+                let corner = from
+                    .place
+                    .wrapping_add((top.wrapping_mul(columns).wrapping_add(left)).wrapping_mul(from.step));
+                let place = |k: usize| {
+                    let (y, x) = (top.wrapping_add(k / kw), left.wrapping_add(k % kw));
+                    (inside || y < rows && x < columns).then(|| corner.wrapping_add(taps[k]))
+                };
                 if packed.gathered {
-                    let channels = from.shape[2];
                     let patch = &mut gathered[row * GATHERED..][..kernel * channels];
                     for (k, bytes) in patch.chunks_exact_mut(channels).enumerate() {
                         match place(k) {
-                            // SAFETY: `tap` gives a pixel of `from`, whose bytes lie in the arena (Plan's memory); no task of
-                            // this step writes them.
-                            Some(at) => bytes.copy_from_slice(unsafe {
-                                std::slice::from_raw_parts(start.add(at), channels)
+                            // SAFETY: a pixel of `from`, whose bytes lie in the arena (Plan's memory); no task of this step
+                            // writes them.
+                            Some(at) => bytes.iter_mut().enumerate().for_each(|(c, byte)| unsafe {
+                                *byte = *start.add(at + c);
                             }),
                             None => bytes.fill(0),
                         }
@@ -172,12 +201,21 @@ impl Job<'_> {
                     // Weights beyond the patch are 0, but what an earlier layer left here must not be read as a pad.
                     gathered[row * GATHERED + kernel * channels..][..3].fill(0);
                     tile.rows[row] = gathered[row * GATHERED..].as_ptr();
+                } else if inside {
+                    for (k, tap) in taps[..kernel].iter().enumerate() {
+                        // SAFETY: the offset lies in the arena.
+                        tile.rows[k * tile.count + row] = unsafe { start.add(corner + tap) };
+                    }
                 } else {
                     for k in 0..kernel {
                         // Without a pixel the offset is 0: the arena's first bytes stay 0.
                         // SAFETY: the offset lies in the arena.
                         tile.rows[k * tile.count + row] = unsafe { start.add(place(k).unwrap_or(0)) };
                     }
+                }
+                ox += 1;
+                if ox == w {
+                    (ox, oy) = (0, oy + 1);
                 }
             }
             for panel in panels.clone().step_by(group) {
@@ -187,6 +225,12 @@ impl Job<'_> {
                     tile.out[row] = unsafe { start.add(to.place + (first + row) * to.step + panel * PANEL) };
                 }
                 tile.weight = packed.weight[panel * packed.blocks..].as_ptr().cast();
+                #[cfg(target_arch = "x86_64")]
+                {
+                    tile.fours = packed.fours
+                        [(panel * packed.fours.len() / self.panels()).min(packed.fours.len())..]
+                        .as_ptr();
+                }
                 tile.bias = packed.bias[panel * PANEL..].as_ptr();
                 tile.multiplier = packed.multiplier[panel * PANEL..].as_ptr();
                 tile.width = (outputs - panel * PANEL).min(wide * PANEL);

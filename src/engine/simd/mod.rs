@@ -56,7 +56,7 @@ pub struct Simd {
     team: Team,
     /// For each thread.
     scratch: Vec<Mutex<Scratch>>,
-    /// For each step the next piece that no thread has taken.
+    /// For each step and thread how many pieces of the thread's share are taken.
     claims: Vec<AtomicUsize>,
 }
 
@@ -149,7 +149,7 @@ impl Simd {
         Self {
             arena: vec![0; plan.arena + ALIGN + BEYOND * deepest + ALIGN],
             scratch: (0..team.threads()).map(|_| Mutex::new(Scratch::new(isa, &packed))).collect(),
-            claims: plan.steps.iter().map(|_| AtomicUsize::new(0)).collect(),
+            claims: (0..plan.steps.len() * team.threads()).map(|_| AtomicUsize::new(0)).collect(),
             plan,
             packed,
             isa,
@@ -167,7 +167,7 @@ impl Simd {
     pub fn compute(&mut self, input: &[u8]) {
         let plan = Arc::clone(&self.plan);
         scalar::write_input(&plan, self.arena(), input);
-        self.steps(|_| {});
+        self.steps(&plan.waves, |_| {});
     }
 
     /// Runs all steps over the input tensor's bytes and gives the features' bytes, `[row, column, channel]`.
@@ -187,8 +187,8 @@ impl Simd {
         self.team.threads()
     }
 
-    /// Runs the steps and calls `after` with each one's number.
-    fn steps(&mut self, after: impl FnMut(usize) + Send) {
+    /// Runs the steps, those of a wave without waiting for one another, and calls `after` with each wave's number.
+    fn steps(&mut self, waves: &[usize], after: impl FnMut(usize) + Send) {
         let threads = self.threads();
         let arena = Arena(self.arena().as_mut_ptr());
         self.claims.iter().for_each(|claim| claim.store(0, Ordering::Relaxed));
@@ -197,36 +197,47 @@ impl Simd {
         let barrier = team.barrier();
         team.run(&|thread| {
             let mut scratch = scratch[thread].lock().unwrap_or_else(PoisonError::into_inner);
+            scratch.start();
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the CPU has AMX, or `isa` would be another.
             let _tiles = (isa == Isa::Amx).then(|| unsafe { amx::Tiles::take() });
-            for (number, (step, packed)) in plan.steps.iter().zip(packed.iter()).enumerate() {
-                let (from, to) = step.tensors();
-                let (from, to) = (&plan.tensors[from], &plan.tensors[to]);
-                let each = |pieces: usize, work: &mut dyn FnMut(usize)| {
-                    loop {
-                        // The barrier before this step made the counter's 0 known.
-                        let piece = claims[number].fetch_add(1, Ordering::Relaxed);
-                        if piece >= pieces {
-                            break;
+            let mut number = 0;
+            for (wave, count) in waves.iter().enumerate() {
+                for number in number..number + count {
+                    let (step, packed) = (&plan.steps[number], &packed[number]);
+                    let (from, to) = step.tensors();
+                    let (from, to) = (&plan.tensors[from], &plan.tensors[to]);
+                    // A thread's share is the same part of the picture in all steps and runs, so that most of what it reads
+                    // lies in its own cache; then it helps with what others have left.
+                    let each = |pieces: usize, work: &mut dyn FnMut(usize)| {
+                        for owner in (0..threads).map(|k| (thread + k) % threads) {
+                            let (first, last) = (pieces * owner / threads, pieces * (owner + 1) / threads);
+                            loop {
+                                // The start of the run made the counter's 0 known.
+                                let taken = claims[number * threads + owner].fetch_add(1, Ordering::Relaxed);
+                                if first + taken >= last {
+                                    break;
+                                }
+                                work(first + taken);
+                            }
                         }
-                        work(piece);
+                    };
+                    match (step, packed) {
+                        (Step::Convolution(conv), Some(packed)) => {
+                            let job = Job { conv, packed, from, to, arena, isa };
+                            each(job.pieces(threads), &mut |piece| job.run(piece, threads, &mut scratch));
+                        }
+                        (Step::Pool(p), _) => {
+                            each(to.shape[0], &mut |row| pools::pool_rows(p, from, to, arena, row, row + 1));
+                        }
+                        (Step::Convolution(_), None) => {}
                     }
-                };
-                match (step, packed) {
-                    (Step::Convolution(conv), Some(packed)) => {
-                        let job = Job { conv, packed, from, to, arena, isa };
-                        each(job.pieces(threads), &mut |piece| job.run(piece, threads, &mut scratch));
-                    }
-                    (Step::Pool(p), _) => {
-                        each(to.shape[0], &mut |row| pools::pool_rows(p, from, to, arena, row, row + 1));
-                    }
-                    (Step::Convolution(_), None) => {}
                 }
+                number += count;
                 barrier.wait();
                 if thread == 0 {
                     let mut after = after.lock().unwrap_or_else(PoisonError::into_inner);
-                    (*after)(number);
+                    (*after)(wave);
                 }
             }
         });
@@ -238,7 +249,8 @@ impl Simd {
         scalar::write_input(&plan, self.arena(), &input.0[..]);
         let mut times = Vec::with_capacity(self.plan.steps.len());
         let mut last = std::time::Instant::now();
-        self.steps(|_| {
+        // One after the other, so that each has its own time.
+        self.steps(&vec![1; plan.steps.len()], |_| {
             let now = std::time::Instant::now();
             times.push((now - last).as_secs_f64());
             last = now;

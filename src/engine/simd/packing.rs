@@ -19,6 +19,9 @@ pub struct Packed {
     pub gathered: bool,
     /// Blocks of a panel.
     pub blocks: usize,
+    /// For AVX2, for each panel and tap and two quads in it: any byte's products with the weights of neighbouring inputs of
+    /// both fit a sum of 16 bits.
+    pub fours: Vec<bool>,
     /// Products that fit a sum of 16 bits, for NEON.
     #[cfg(target_arch = "aarch64")]
     pub depth: usize,
@@ -68,8 +71,10 @@ impl Packed {
         bias.resize(panels * PANEL, 0);
         let mut multiplier = conv.multiplier.clone();
         multiplier.resize(panels * PANEL, 0.0);
+        let fours = if isa == Isa::Avx2 { fours(&weight, blocks) } else { Vec::new() };
         Self {
             weight,
+            fours,
             bias,
             multiplier,
             quads,
@@ -80,4 +85,16 @@ impl Packed {
             depth: aarch64::depth(conv, channels),
         }
     }
+}
+
+/// For each run of `blocks` blocks, by twos: no four weights that share a sum leave 16 bits with bytes up to 255.
+fn fours(weight: &[Block], blocks: usize) -> Vec<bool> {
+    let fits = |pair: &[Block]| {
+        (0..64).step_by(2).all(|lane| {
+            let four = pair.iter().flat_map(|block| &block.0[lane..lane + 2]).map(|w| i32::from(*w));
+            let (low, high) = four.fold((0, 0), |(low, high), w| (low + w.min(0), high + w.max(0)));
+            255 * high <= i32::from(i16::MAX) && 255 * low >= i32::from(i16::MIN)
+        })
+    };
+    weight.chunks_exact(blocks).flat_map(|run| run.chunks_exact(2).map(fits)).collect()
 }

@@ -46,6 +46,11 @@ unsafe fn quad(from: *const u8) -> i32 {
     unsafe { from.cast::<i32>().read_unaligned() }
 }
 
+/// Sums of a panel.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Line([i32; 16]);
+
 #[allow(clippy::needless_range_loop, reason = "one index walks several arrays")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 unsafe fn avx512<const ROWS: usize, const PANELS: usize>(tile: &Tile) {
@@ -72,12 +77,20 @@ unsafe fn avx512<const ROWS: usize, const PANELS: usize>(tile: &Tile) {
                 weight = weight.add(64);
             }
         }
+        // Through memory: sums that a loop of this size indexes would else live there all the time.
+        let mut sums = [[Line([0; 16]); PANELS]; ROWS];
+        for r in 0..ROWS {
+            for p in 0..PANELS {
+                _mm512_store_si512(sums[r][p].0.as_mut_ptr().cast(), acc[r][p]);
+            }
+        }
         let zero = _mm512_setzero_si512();
         for p in 0..PANELS {
             let multiplier = _mm512_loadu_ps(tile.multiplier.add(16 * p));
             let width = tile.width.saturating_sub(16 * p).min(16);
             for r in 0..ROWS {
-                let scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(acc[r][p]), multiplier);
+                let sum = _mm512_load_si512(sums[r][p].0.as_ptr().cast());
+                let scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), multiplier);
                 // Beyond 32 bits the conversion gives the lowest number; bounded before it, large values stay large.
                 let scaled = _mm512_min_ps(scaled, _mm512_set1_ps(255.0));
                 let whole = _mm512_max_epi32(_mm512_cvtps_epi32(scaled), zero);
@@ -131,11 +144,12 @@ macro_rules! kernel {
                 let mut acc = [[half(0), half(1)]; ROWS];
                 let mut weight = tile.weight;
                 for tap in 0..tile.taps {
+                    let rows: [*const u8; ROWS] = std::array::from_fn(|r| tile.rows[tap * ROWS + r]);
                     for q in 0..tile.quads {
                         let w: [__m256i; 2] =
                             std::array::from_fn(|h| _mm256_load_si256(weight.add(32 * h).cast()));
                         for r in 0..ROWS {
-                            let a = _mm256_set1_epi32(quad(tile.rows[tap * ROWS + r].add(4 * q)));
+                            let a = _mm256_set1_epi32(quad(rows[r].add(4 * q)));
                             acc[r][0] = $multiply(acc[r][0], a, w[0]);
                             acc[r][1] = $multiply(acc[r][1], a, w[1]);
                         }
@@ -151,11 +165,64 @@ macro_rules! kernel {
 }
 
 kernel!(avx_vnni, "avx2,avxvnni", |acc, a, w| _mm256_dpbusd_avx_epi32(acc, a, w));
-kernel!(avx2, "avx2", |acc, a, w| {
-    // Exact, since no pair of products leaves 16 bits.
-    let pairs = _mm256_maddubs_epi16(a, w);
-    _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
-});
+/// Two quads at a time: where `tile.fours` says that no sum of four products leaves 16 bits, they are added there.
+#[allow(clippy::needless_range_loop, reason = "one index walks several arrays")]
+#[target_feature(enable = "avx2")]
+unsafe fn avx2<const ROWS: usize>(tile: &Tile) {
+    // SAFETY: the caller vouches for the tile's pointers and sizes; all offsets below stay within them.
+    unsafe {
+        let ones = _mm256_set1_epi16(1);
+        let half = |h: usize| _mm256_loadu_si256(tile.bias.add(8 * h).cast());
+        let mut acc = [[half(0), half(1)]; ROWS];
+        let (mut weight, mut fours) = (tile.weight, tile.fours);
+        for tap in 0..tile.taps {
+            let rows: [*const u8; ROWS] = std::array::from_fn(|r| tile.rows[tap * ROWS + r]);
+            let mut q = 0;
+            while q + 2 <= tile.quads {
+                if *fours {
+                    for h in 0..2 {
+                        let w: [__m256i; 2] =
+                            std::array::from_fn(|k| _mm256_load_si256(weight.add(64 * k + 32 * h).cast()));
+                        for r in 0..ROWS {
+                            let a = |k: usize| _mm256_set1_epi32(quad(rows[r].add(4 * (q + k))));
+                            let pairs = [0, 1].map(|k| _mm256_maddubs_epi16(a(k), w[k]));
+                            let sums = _mm256_madd_epi16(_mm256_add_epi16(pairs[0], pairs[1]), ones);
+                            acc[r][h] = _mm256_add_epi32(acc[r][h], sums);
+                        }
+                    }
+                } else {
+                    for k in 0..2 {
+                        for r in 0..ROWS {
+                            let a = _mm256_set1_epi32(quad(rows[r].add(4 * (q + k))));
+                            for h in 0..2 {
+                                let w = _mm256_load_si256(weight.add(64 * k + 32 * h).cast());
+                                let sums = _mm256_madd_epi16(_mm256_maddubs_epi16(a, w), ones);
+                                acc[r][h] = _mm256_add_epi32(acc[r][h], sums);
+                            }
+                        }
+                    }
+                }
+                (weight, fours) = (weight.add(128), fours.add(1));
+                q += 2;
+            }
+            if q < tile.quads {
+                for r in 0..ROWS {
+                    let a = _mm256_set1_epi32(quad(rows[r].add(4 * q)));
+                    for h in 0..2 {
+                        let w = _mm256_load_si256(weight.add(32 * h).cast());
+                        let sums = _mm256_madd_epi16(_mm256_maddubs_epi16(a, w), ones);
+                        acc[r][h] = _mm256_add_epi32(acc[r][h], sums);
+                    }
+                }
+                weight = weight.add(64);
+            }
+        }
+        for r in 0..ROWS {
+            finish(tile, r, acc[r]);
+        }
+    }
+}
+
 kernel!(avx2_wide, "avx2", |acc, a, w| {
     // Even and odd bytes apart, widened to 16 bits: the products of two neighbours fit 32 bits.
     let low = _mm256_set1_epi16(0xff);

@@ -44,8 +44,9 @@ pub fn run(args: &DataArgs) -> Result<()> {
     let _pressed = crate::interrupt()?;
     let folder = archive::folder(&args.data, args.unpack.as_deref())?;
     let preparation = Preparation::default();
-    let (rows, mut damaged) =
-        find::read(&folder, |frame| preparation.prepare(frame, None).map(|input| Sketch::new(&input)))?;
+    let (rows, mut damaged) = find::read(&folder, |frame| {
+        preparation.prepare(frame, None).map(|prepared| Sketch::new(&prepared.whole))
+    })?;
     let mut sketched = Vec::with_capacity(rows.len());
     for (row, sketch) in rows {
         match sketch {

@@ -116,6 +116,9 @@ pub fn card(args: &ExportArgs, report: &Report) -> String {
     if report.commands.iter().any(|command| command.contains("--also")) {
         text.push_str("\nPictures given by `--also` took part in the training besides those of the split.\n");
     }
+    if !report.notes.trim().is_empty() {
+        let _ = write!(text, "\n## What was tried\n\n{}\n", report.notes.trim());
+    }
     origin(&mut text, report);
     text.push_str(include_str!("card_limits.md"));
     text

@@ -207,7 +207,7 @@ pub fn labelled(folder: &Path, preparation: &Preparation) -> Result<Vec<(Class, 
                 path.display()
             )
         })?;
-        labelled.push((class, preparation.prepare(frame, None)?));
+        labelled.push((class, preparation.prepare(frame, None)?.input));
     }
     Ok(labelled)
 }

@@ -55,6 +55,9 @@ pub struct ExportArgs {
     /// A text file of the commands before the training (prepare, extract …), for the card
     #[arg(long)]
     pub commands: Option<PathBuf>,
+    /// A text (Markdown) on what was tried before and what it gave, for the card
+    #[arg(long)]
+    pub notes: Option<PathBuf>,
     /// Training pictures to calibrate activations with
     #[arg(long, default_value_t = 200)]
     pub calibration: usize,
@@ -104,6 +107,7 @@ struct Report {
     metadata: std::collections::BTreeMap<String, String>,
     checkpoint: (String, String),
     commands: Vec<String>,
+    notes: String,
     limit: Option<usize>,
 }
 
@@ -218,12 +222,13 @@ pub fn run(args: &ExportArgs) -> Result<()> {
     let golden = int8.answers([&golden_input()], "golden picture")?;
     let golden = golden.first().context("the golden picture has no answer")?.logits;
 
-    let before = match &args.commands {
-        None => String::new(),
+    let text = |path: &Option<PathBuf>| match path {
+        None => Ok(String::new()),
         Some(path) => {
-            std::fs::read_to_string(path).with_context(|| format!("{}: cannot be read", path.display()))?
+            std::fs::read_to_string(path).with_context(|| format!("{}: cannot be read", path.display()))
         }
     };
+    let (before, notes) = (text(&args.commands)?, text(&args.notes)?);
     let file_name = args.checkpoint.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let report = Report {
         head: checkpoint.head.kind(),
@@ -239,6 +244,7 @@ pub fn run(args: &ExportArgs) -> Result<()> {
         gate: gate_report,
         phantoms,
         commands: card::commands(&before, &checkpoint.metadata),
+        notes,
         pictures: rows.len(),
         patients: rows.iter().map(|r| r.patient.as_str()).collect::<std::collections::BTreeSet<_>>().len(),
         metadata: checkpoint.metadata.clone(),

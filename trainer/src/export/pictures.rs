@@ -29,9 +29,9 @@ impl Picture {
     /// # Errors
     /// When it is too small.
     pub fn new(frame: &Frame, class: Class, patient: &str, preparation: &Preparation) -> Result<Self> {
-        let input = preparation.prepare(frame, None)?;
-        let refused = Statistics::measure(frame, None, &input).refusal().is_some();
-        Ok(Self { class, patient: patient.into(), input, refused })
+        let prepared = preparation.prepare(frame, None)?;
+        let refused = Statistics::measure(frame, None, &prepared.whole).refusal().is_some();
+        Ok(Self { class, patient: patient.into(), input: prepared.input, refused })
     }
 }
 

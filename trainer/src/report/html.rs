@@ -6,6 +6,7 @@ use anyhow::Result;
 use base64::Engine as _;
 use fovea::Frame;
 use fovea::explain::{Map, overlay};
+use fovea::prepare::Region;
 use image::codecs::jpeg::JpegEncoder;
 
 /// The largest width of an embedded picture in pixels.
@@ -78,10 +79,10 @@ pub fn picture(frame: &Frame, says: &str) -> Result<String> {
     embed(rgb, frame.width(), frame.height(), says)
 }
 
-/// A frame with a heatmap over it.
+/// A frame with a heatmap over what the network saw of it.
 ///
 /// # Errors
 /// When it cannot be encoded.
-pub fn heat(frame: &Frame, map: &Map, says: &str) -> Result<String> {
-    embed(overlay(frame, None, map), frame.width(), frame.height(), says)
+pub fn heat(frame: &Frame, place: Region, map: &Map, says: &str) -> Result<String> {
+    embed(overlay(frame, Some(place), map), frame.width(), frame.height(), says)
 }

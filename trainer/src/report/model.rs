@@ -9,6 +9,7 @@ use fovea::explain::Map;
 use fovea::model::{
     Calibration, FORMAT, Gate, GateLimits, Golden, Head, HeadKind, Manifest, Package, golden_input, sha256,
 };
+use fovea::prepare::Region;
 use fovea::{Class, Frame, Reader};
 use prost::Message;
 use std::path::Path;
@@ -39,6 +40,8 @@ pub struct Reading {
     pub millis: [f64; 2],
     /// Contributions to the logits of the found class and of the label.
     pub maps: [Map; 2],
+    /// Where in the picture they lie.
+    pub place: Region,
 }
 
 /// A picture that could not be read, and why.
@@ -162,7 +165,13 @@ fn read(reader: &mut Reader, frame: &Frame, row: &Row, start: Instant) -> Result
         origin: row.origin.clone(),
     };
     let whole = start.elapsed().as_secs_f64() * 1000.0;
-    Ok(Reading { outcome, reason: diagnosis.reason.clone(), millis: [whole - engine, engine], maps })
+    Ok(Reading {
+        outcome,
+        reason: diagnosis.reason.clone(),
+        millis: [whole - engine, engine],
+        maps,
+        place: answer.place,
+    })
 }
 
 /// A checkpoint's f32 network as a package in memory: no threshold, no gate, temperature 1.

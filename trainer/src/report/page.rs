@@ -36,8 +36,8 @@ pub fn gallery(data: &Path, rows: &[Row], wrong: &[&Reading], limit: Option<usiz
              {:.1} %; published as {}; quality {}.{reason}<br><span class=\"small\">Picture; what speaks for {}; what \
              speaks for {}.</span></figcaption></figure>\n",
             picture(&frame, &o.path)?,
-            heat(&frame, &reading.maps[0], &format!("what speaks for {}", o.class))?,
-            heat(&frame, &reading.maps[1], &format!("what speaks for {}", o.truth))?,
+            heat(&frame, reading.place, &reading.maps[0], &format!("what speaks for {}", o.class))?,
+            heat(&frame, reading.place, &reading.maps[1], &format!("what speaks for {}", o.truth))?,
             escape(&o.path),
             escape(&o.patient),
             o.truth,

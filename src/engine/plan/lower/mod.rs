@@ -271,6 +271,7 @@ impl<'a> Lowering<'a> {
         Ok(Plan {
             tensors: self.network.tensors,
             steps: self.network.steps,
+            waves: Vec::new(),
             input: picture.tensor,
             levels: picture.levels,
             features,
