@@ -126,12 +126,13 @@ fn model(args: &ModelArgs) -> bool {
     };
     say(WORKS, "model", format_args!("{} in {}, every checksum right", package.identity(), folder.display()));
     let mut able = false;
-    for name in engine::names() {
+    for name in engine::names().chain(engine::on_request()) {
         match engine::open(name, &package).and_then(|mut e| engine::golden_difference(e.as_mut(), &package)) {
             Ok(off) => {
                 able = true;
                 say(WORKS, "engine", format_args!("{name} answers the golden picture (off by {off:.4})"));
             }
+            Err(error @ engine::EngineError::Absent { .. }) => say(ABSENT, "engine", error),
             Err(error) => say(BROKEN, "engine", error),
         }
     }

@@ -1,5 +1,7 @@
 //! Engines run a model: input bytes in, logits and features out.
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod plan;
 pub mod scalar;
 pub mod simd;
@@ -32,6 +34,14 @@ pub enum EngineError {
         /// The engine's name.
         engine: &'static str,
         /// What it met.
+        reason: String,
+    },
+    /// The engine needs a device that this machine does not have, which is no fault.
+    #[error("engine {engine} is not for this machine: {reason}")]
+    Absent {
+        /// The engine's name.
+        engine: &'static str,
+        /// What is missing.
         reason: String,
     },
     /// The engine failed while running.
@@ -83,6 +93,8 @@ type Maker = fn(&Package) -> Result<Box<dyn Engine>, EngineError>;
 
 /// Name and maker of each engine in this build, best first.
 const ENGINES: &[(&str, Maker)] = &[
+    #[cfg(feature = "cuda")]
+    (cuda::NAME, |package| Ok(Box::new(cuda::Cuda::new(&package.onnx, cuda::Options::default())?))),
     (simd::NAME, |package| Ok(Box::new(load(simd::NAME, simd::Simd::new(&package.onnx, None, None))?))),
     #[cfg(feature = "tract")]
     (tract::NAME, |package| Ok(Box::new(tract::Tract::new(package)?))),
@@ -93,9 +105,20 @@ fn load<T, E: std::fmt::Display>(engine: &'static str, made: Result<T, E>) -> Re
     made.map_err(|error| EngineError::Load { engine, reason: error.to_string() })
 }
 
-/// All but the reference, which takes seconds a picture and is opened by its name alone.
+/// Engines that are opened by their name alone and that a device is needed for: their kernels have not run on one yet.
+const ON_REQUEST: &[&str] = &[
+    #[cfg(feature = "cuda")]
+    cuda::NAME,
+];
+
+/// All but the reference, which takes seconds a picture, and [`on_request`]: those are opened by their names alone.
 fn automatic() -> impl Iterator<Item = &'static (&'static str, Maker)> {
-    ENGINES.iter().filter(|(name, _)| *name != scalar::NAME)
+    ENGINES.iter().filter(|(name, _)| *name != scalar::NAME && !ON_REQUEST.contains(name))
+}
+
+/// Engines for devices that `auto` does not choose.
+pub fn on_request() -> impl Iterator<Item = &'static str> {
+    ON_REQUEST.iter().copied()
 }
 
 /// The engines of this build in the order of `auto`.

@@ -60,7 +60,7 @@ fn single(seed: u32, shape: [usize; 3], outputs: usize, window: Window, limit: i
 }
 
 /// A block as InceptionV3 has them: branches, pools with requantisation, concatenation in place, and a layer behind it.
-fn block(seed: u32) -> Plan {
+pub(super) fn block(seed: u32) -> Plan {
     let noise = &mut Noise(seed);
     let tensors = vec![
         tensor("in", [11, 9, 32], None),
@@ -85,7 +85,7 @@ fn block(seed: u32) -> Plan {
     Plan::of(tensors, steps, 0, 6, Head::default()).unwrap()
 }
 
-fn inputs(plan: &Plan, seed: u32) -> Vec<Vec<u8>> {
+pub(super) fn inputs(plan: &Plan, seed: u32) -> Vec<Vec<u8>> {
     let size = plan.tensors[plan.input].shape.iter().product();
     let mut noise = Noise(seed);
     let random = (0..size).map(|_| noise.next() as u8).collect();
@@ -131,9 +131,10 @@ fn steps_of_a_wave_may_run_together() {
     }
 }
 
-#[test]
-fn single_layers() {
-    for (shape, outputs, window) in [
+/// Plans of one layer: shapes of InceptionV3 and odd ones, with weights of the reduced and of the full range (pairs of whose
+/// products would saturate 16 bits).
+pub(super) fn single_layer_plans() -> Vec<Plan> {
+    let layers = [
         ([9, 9, 1], 32, square([3, 3], 2, [0; 4])),
         ([8, 8, 64], 80, square([1, 1], 1, [0; 4])),
         ([8, 8, 64], 33, square([1, 1], 1, [0; 4])),
@@ -144,25 +145,35 @@ fn single_layers() {
         ([3, 3, 5], 7, square([3, 3], 1, [1; 4])),
         ([1, 1, 4], 1, square([1, 1], 1, [0; 4])),
         ([6, 5, 12], 17, square([2, 3], 3, [1, 0, 0, 2])),
-    ] {
-        check(&single(1, shape, outputs, window, 63).unwrap(), 2);
-        // Weights of the full range: pairs of products would saturate 16 bits.
-        check(&single(3, shape, outputs, window, 127).unwrap(), 4);
-    }
+    ];
+    let plan =
+        |(shape, outputs, window)| [(1, 63), (3, 127)].map(|(s, l)| single(s, shape, outputs, window, l));
+    layers.into_iter().flat_map(plan).flatten().collect()
 }
 
 #[test]
-fn extremes_saturate_alike() {
+fn single_layers() {
+    let plans = single_layer_plans();
+    assert_eq!(plans.len(), 20);
+    plans.iter().for_each(|plan| check(plan, 2));
+}
+
+/// A layer with the largest weights, half-way cases of rounding, and results beyond 32 bits.
+pub(super) fn extremes() -> Plan {
     let mut plan = single(5, [4, 4, 256], 16, square([3, 3], 1, [1; 4]), 127).unwrap();
     let Step::Convolution(conv) = &mut plan.steps[0] else { panic!() };
     conv.weight.iter_mut().enumerate().for_each(|(i, w)| *w = if i / 2304 % 2 == 0 { 127 } else { -128 });
-    // Half-way cases of rounding, and results beyond 32 bits.
     conv.multiplier
         .iter_mut()
         .enumerate()
         .for_each(|(i, m)| *m = [0.5, 1e9, 0.25, 1e-9, 1.0, 3e38, 0.0, 1e-3][i % 8]);
     conv.bias.iter_mut().enumerate().for_each(|(i, b)| *b = [1, 3, 5, -7][i % 4]);
-    check(&plan, 6);
+    plan
+}
+
+#[test]
+fn extremes_saturate_alike() {
+    check(&extremes(), 6);
 }
 
 #[test]

@@ -1,0 +1,4 @@
+// All kernels of the engine in one module.
+#include "steps.cu"
+#include "prepare.cu"
+#include "explain.cu"

@@ -1,0 +1,140 @@
+//! The plan on an NVIDIA device, exact to the bit with [`super::scalar`]: the appliance's main engine on Jetson boards.
+//!
+//! Steps that do not wait for each other are one launch, the whole network is one graph, and a picture costs one copy in and one
+//! out. The head is computed by the processor from the features, which leave the device anyway (gate, explanation and report
+//! want them): it is under 9 million multiply-adds, and the logits are the same as every other engine's to the bit.
+//!
+//! - `api`, `driver`: the CUDA driver, found at run time; a machine without one is told so in a sentence.
+//! - `kernels`: the compiled kernels and which of them a device takes.
+//! - `schedule`: from the plan to jobs of blocks.
+//! - `network`: memory and graph.
+
+mod api;
+mod driver;
+mod error;
+pub mod kernels;
+mod network;
+pub mod schedule;
+
+pub use driver::Device;
+pub use error::CudaError;
+
+use super::plan::Plan;
+use super::{Engine, EngineError, Output, scalar};
+use crate::prepare::NetworkInput;
+use driver::Context;
+use network::Network;
+use std::sync::{Arc, Once};
+use std::time::Duration;
+
+/// The engine's name.
+pub const NAME: &str = "cuda";
+
+/// How the engine uses the device.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// A picture that takes longer has hung.
+    pub limit: Duration,
+    /// The same for the first, which waits for the driver to load what it needs.
+    pub first_limit: Duration,
+    /// Blocks that a launch should have at least; chosen from the device without it.
+    pub blocks: Option<usize>,
+}
+
+impl Default for Options {
+    /// Half a second a picture, five times what the slowest board is expected to need, and ten seconds for the first.
+    fn default() -> Self {
+        Self { limit: Duration::from_millis(500), first_limit: Duration::from_secs(10), blocks: None }
+    }
+}
+
+/// The engine.
+#[derive(Debug)]
+pub struct Cuda {
+    network: Network,
+    context: Arc<Context>,
+    kernels: String,
+}
+
+impl Cuda {
+    /// An engine for a model's ONNX bytes.
+    ///
+    /// # Errors
+    /// [`CudaError`].
+    pub fn new(onnx: &[u8], options: Options) -> Result<Self, CudaError> {
+        // The device first: without one the model need not be read.
+        let context = Context::open()?;
+        Self::on(context, Plan::read(onnx)?, options)
+    }
+
+    /// An engine for a plan.
+    ///
+    /// # Errors
+    /// [`CudaError`].
+    pub fn of(plan: Plan, options: Options) -> Result<Self, CudaError> {
+        Self::on(Context::open()?, plan, options)
+    }
+
+    fn on(context: Arc<Context>, plan: Plan, options: Options) -> Result<Self, CudaError> {
+        let loaded = kernels::load(&context)?;
+        let what = loaded.what.clone();
+        static NAMED: Once = Once::new();
+        NAMED.call_once(|| tracing::info!("device: {}; kernels {what}", context.device));
+        let network = Network::new(&context, loaded, plan, options)?;
+        Ok(Self { network, context, kernels: what })
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Device {
+        &self.context.device
+    }
+
+    /// Which form of the kernels is used.
+    pub fn kernels(&self) -> &str {
+        &self.kernels
+    }
+
+    /// Nodes of the network's graph.
+    pub fn nodes(&self) -> usize {
+        self.network.nodes()
+    }
+
+    /// True when the network is one graph; drivers before CUDA 10.1 have none, and each launch is a call.
+    pub fn is_graph(&self) -> bool {
+        self.network.is_graph()
+    }
+
+    /// Milliseconds of each launch on the device, for the picture that was run last.
+    ///
+    /// # Errors
+    /// [`CudaError`].
+    pub fn profile(&mut self) -> Result<Vec<f32>, CudaError> {
+        self.network.profile(&self.context)
+    }
+
+    /// Runs all steps over the input tensor's bytes and gives the features' bytes, `[row, column, channel]`.
+    ///
+    /// # Errors
+    /// [`CudaError`].
+    pub fn run_bytes(&mut self, input: &[u8]) -> Result<Vec<u8>, CudaError> {
+        let bytes = self.network.run(input)?.to_vec();
+        Ok(scalar::read_bytes(self.network.plan(), &bytes))
+    }
+}
+
+impl Engine for Cuda {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn run(&mut self, input: &NetworkInput) -> Result<Output, EngineError> {
+        let failed = |error: CudaError| EngineError::Run { engine: NAME, reason: error.to_string() };
+        self.network.run(&input.0[..]).map_err(failed)?;
+        Ok(scalar::read_output(self.network.plan(), self.network.features()))
+    }
+}
+
+#[cfg(test)]
+mod simulated;
+#[cfg(test)]
+mod tests;

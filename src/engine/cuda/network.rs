@@ -1,0 +1,194 @@
+//! The network in the device's memory, and its one graph.
+
+use super::driver::{Argument, Context, DeviceMemory, Event, Graph, HostMemory, Kernel, Stream};
+use super::kernels::Loaded;
+use super::schedule::{Schedule, THREADS, WORDS, Wishes};
+use super::{CudaError, Options};
+use crate::engine::plan::Plan;
+use std::sync::Arc;
+
+/// Blocks that a multiprocessor should have at least, so that some compute while others wait for memory.
+const BLOCKS: usize = 3;
+
+/// The network on the device. Fields are dropped in this order: the graph before what it uses.
+#[derive(Debug)]
+pub struct Network {
+    graph: Option<Graph>,
+    stream: Stream,
+    kernel: Kernel,
+    /// Launches: address of the jobs, their number, blocks.
+    launches: Vec<(u64, usize, usize)>,
+    input: HostMemory,
+    output: HostMemory,
+    memory: Memory,
+    /// The plan; its features' place is in `output`.
+    plan: Plan,
+    input_place: usize,
+    features_place: usize,
+    options: Options,
+    /// The first picture waits for lazy parts of the driver.
+    warm: bool,
+    /// The kernels, which must outlive all the above.
+    _loaded: Loaded,
+}
+
+/// What lies on the device.
+#[derive(Debug)]
+struct Memory {
+    arena: DeviceMemory,
+    weights: DeviceMemory,
+    bias: DeviceMemory,
+    multiplier: DeviceMemory,
+    partial: DeviceMemory,
+    tickets: DeviceMemory,
+    /// Held for the addresses in `launches`.
+    _jobs: DeviceMemory,
+}
+
+impl Network {
+    /// Puts a plan on the device.
+    ///
+    /// # Errors
+    /// [`CudaError`].
+    pub fn new(
+        context: &Arc<Context>,
+        loaded: Loaded,
+        plan: Plan,
+        options: Options,
+    ) -> Result<Self, CudaError> {
+        let blocks = options.blocks.unwrap_or(context.device.multiprocessors * BLOCKS);
+        let schedule = Schedule::new(plan, Wishes { blocks, signed: loaded.signed })?;
+        let kernel = loaded.module.kernel("steps")?;
+        let jobs = DeviceMemory::of(context, &schedule.words())?;
+        let launches = schedule
+            .launches
+            .iter()
+            .map(|launch| (jobs.address() + (launch.first * WORDS * 4) as u64, launch.jobs, launch.blocks))
+            .collect();
+        let memory = Memory {
+            arena: DeviceMemory::new(context, schedule.plan.arena)?,
+            weights: DeviceMemory::of(context, &schedule.weights)?,
+            bias: DeviceMemory::of(context, &schedule.bias)?,
+            multiplier: DeviceMemory::of(context, &schedule.multiplier)?,
+            partial: DeviceMemory::new(context, schedule.partial * 4)?,
+            tickets: DeviceMemory::of(context, &vec![0u32; schedule.tickets])?,
+            _jobs: jobs,
+        };
+        let Schedule { mut plan, .. } = schedule;
+        let input = &plan.tensors[plan.input];
+        let input_place = input.place;
+        let input = HostMemory::new(context, input.shape.iter().product())?;
+        let features = &mut plan.tensors[plan.features];
+        let [h, w, c] = features.shape;
+        let output = HostMemory::new(context, (h * w).saturating_sub(1) * features.step + c)?;
+        let features_place = std::mem::take(&mut features.place);
+        let mut network = Self {
+            graph: None,
+            stream: Stream::new(context)?,
+            kernel,
+            launches,
+            input,
+            output,
+            memory,
+            plan,
+            input_place,
+            features_place,
+            options,
+            warm: false,
+            _loaded: loaded,
+        };
+        network.graph = network.stream.record(|stream| network.enqueue(stream))?;
+        Ok(network)
+    }
+
+    /// The plan; the features' place is that in [`Self::output`].
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Nodes of the graph.
+    pub fn nodes(&self) -> usize {
+        self.launches.len() + 2
+    }
+
+    /// True when the network is one graph, false when the driver has none and each launch is a call.
+    pub fn is_graph(&self) -> bool {
+        self.graph.is_some()
+    }
+
+    /// Starts all of the network.
+    fn enqueue(&self, stream: &Stream) -> Result<(), CudaError> {
+        stream.copy_in(&self.memory.arena, self.input_place, &self.input)?;
+        for number in 0..self.launches.len() {
+            self.launch(stream, number)?;
+        }
+        stream.copy_out(&self.output, &self.memory.arena, self.features_place)
+    }
+
+    fn launch(&self, stream: &Stream, number: usize) -> Result<(), CudaError> {
+        let (jobs, count, blocks) = self.launches[number];
+        let m = &self.memory;
+        let buffers = [&m.arena, &m.weights, &m.bias, &m.multiplier, &m.partial, &m.tickets];
+        let mut arguments = vec![Argument::Address(jobs), Argument::Int(count as i32)];
+        arguments.extend(buffers.map(|memory| Argument::Address(memory.address())));
+        // SAFETY: these are the arguments of `steps`; the schedule's jobs stay inside the buffers, which this value owns, and
+        // it waits for the work, or loses the device, before it lets them go.
+        unsafe { stream.launch(self.kernel, blocks, THREADS, &arguments) }
+    }
+
+    /// The features' bytes for an input, from [`Plan::features`]'s first byte on.
+    ///
+    /// # Errors
+    /// [`CudaError::Call`], [`CudaError::Hung`] and [`CudaError::Lost`].
+    pub fn run(&mut self, input: &[u8]) -> Result<&[u8], CudaError> {
+        let bytes = self.input.bytes_mut();
+        if bytes.len() != input.len() {
+            return Err(CudaError::Bounds);
+        }
+        match &self.plan.levels {
+            Some(levels) => {
+                bytes.iter_mut().zip(input).for_each(|(to, from)| *to = levels[usize::from(*from)]);
+            }
+            None => bytes.copy_from_slice(input),
+        }
+        match &self.graph {
+            // SAFETY: the graph was recorded with the memory and kernels of this value, which waits below.
+            Some(graph) => unsafe { graph.start(&self.stream)? },
+            None => self.enqueue(&self.stream)?,
+        }
+        self.wait()?;
+        Ok(self.output.as_bytes())
+    }
+
+    /// The features' bytes of the last picture.
+    pub fn features(&self) -> &[u8] {
+        self.output.as_bytes()
+    }
+
+    /// Waits for what was started.
+    fn wait(&mut self) -> Result<(), CudaError> {
+        let limit =
+            if self.warm { self.options.limit } else { self.options.limit.max(self.options.first_limit) };
+        self.stream.wait(limit)?;
+        self.warm = true;
+        Ok(())
+    }
+
+    /// Milliseconds of each launch for the input that was run last.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn profile(&mut self, context: &Arc<Context>) -> Result<Vec<f32>, CudaError> {
+        let marks: Vec<Event> =
+            (0..=self.launches.len()).map(|_| Event::new(context)).collect::<Result<_, _>>()?;
+        // The input may have been overwritten by what came later.
+        self.stream.copy_in(&self.memory.arena, self.input_place, &self.input)?;
+        self.stream.mark(&marks[0])?;
+        for (number, mark) in marks.iter().skip(1).enumerate() {
+            self.launch(&self.stream, number)?;
+            self.stream.mark(mark)?;
+        }
+        self.wait()?;
+        marks.windows(2).map(|pair| pair[0].until(&pair[1])).collect()
+    }
+}
