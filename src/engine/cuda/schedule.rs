@@ -17,6 +17,8 @@ const CHUNK: usize = 16;
 const FEWEST: usize = 4;
 /// The most blocks that share a tile.
 const MOST: usize = 16;
+/// A convolution of so many multiply-adds is long enough to keep a launch waiting, and has at least so many blocks.
+const LONG: (u64, usize) = (5_000_000, 8);
 /// The largest buffer; the kernels count bytes in 32 bits.
 const LIMIT: usize = 1 << 30;
 
@@ -232,7 +234,10 @@ impl Schedule {
             };
             match (&self.plan.steps[step], cut) {
                 (Step::Convolution(conv), Some(cut)) => {
-                    let splits = cut.slices.div_ceil(each).clamp(1, MOST.min(cut.slices / FEWEST).max(1));
+                    let long = self.plan.macs(&self.plan.steps[step]) >= LONG.0;
+                    let least = if long { LONG.1.div_ceil(cut.tiles().max(1)) } else { 1 };
+                    let most = MOST.min(cut.slices / FEWEST).max(1);
+                    let splits = cut.slices.div_ceil(each).max(least).min(most);
                     job.kind = cut.kind;
                     job.tiles_n = cut.tiles_n as i32;
                     job.splits = splits as i32;
