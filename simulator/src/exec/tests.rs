@@ -1,5 +1,8 @@
 //! Small kernels, right and with planted errors.
 
+mod alu;
+mod table;
+
 use crate::{Counters, DeviceMemory, Fault, FaultKind, Launch, Module, Options, Schedule, launch, pack_args};
 
 const SCHEDULES: [Schedule; 4] =
