@@ -2,6 +2,7 @@
 
 mod alu;
 mod table;
+mod warp;
 
 use crate::{Counters, DeviceMemory, Fault, FaultKind, Launch, Module, Options, Schedule, launch, pack_args};
 
