@@ -1,8 +1,11 @@
 //! Small kernels, right and with planted errors.
 
 mod alu;
+mod float;
+mod grid;
 mod table;
 mod warp;
+mod words;
 
 use crate::{Counters, DeviceMemory, Fault, FaultKind, Launch, Module, Options, Schedule, launch, pack_args};
 
