@@ -3,7 +3,56 @@
 //! A PTX module is parsed and decoded ([`Module::load`]), then [`launch`]ed on [`DeviceMemory`]: 32 lanes at a time,
 //! with checks that a card does not make.
 //!
-//! What it cannot show: speed, errors of ptxas, and the behaviour of a real driver.
+//! # What it can show
+//! - Results, bit for bit, of integer kernels: `mma`, `wmma`, `dp4a`, `ldmatrix` and `cp.async` included.
+//! - Accesses outside an allocation, misaligned ones, reads of shared memory that nothing was written to.
+//! - Races in shared memory (a missing barrier, a copy not waited for) and, where [`Options::global_races`] is set,
+//!   between blocks.
+//! - Results that depend on the order of warps, blocks and copies: run the kernel under each [`Schedule`].
+//! - Counts: instructions, divergent branches, bytes, sectors, bank conflicts ([`Counters`]).
+//!
+//! # What it cannot show
+//! Speed, errors of ptxas, and the behaviour of a real driver. Approximate float instructions are computed to the
+//! nearest value, so that their last bits may differ from a card's.
+//!
+//! # Example
+//! ```
+//! use fovea_simulator::{DeviceMemory, Launch, Module, Options, launch, pack_args};
+//!
+//! let ptx = "
+//! .version 7.4
+//! .target sm_87
+//! .address_size 64
+//! .visible .entry double(.param .u64 data)
+//! {
+//!     .reg .b32 %r<3>;
+//!     .reg .b64 %rd<4>;
+//!     ld.param.u64 %rd1, [data];
+//!     mov.u32 %r1, %tid.x;
+//!     mul.wide.u32 %rd2, %r1, 4;
+//!     add.s64 %rd3, %rd1, %rd2;
+//!     ld.global.u32 %r2, [%rd3];
+//!     add.s32 %r2, %r2, %r2;
+//!     st.global.u32 [%rd3], %r2;
+//!     ret;
+//! }";
+//! let memory = DeviceMemory::new(1 << 20);
+//! let module = Module::load(ptx, &memory)?;
+//! let kernel = module.kernel("double")?;
+//! let data = memory.allocate(12)?;
+//! memory.write(data, &[1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0])?;
+//! let args = pack_args(&module, kernel, &[&data.to_le_bytes()])?;
+//! let shape = Launch { grid: [1, 1, 1], block: [3, 1, 1], dynamic_shared: 0, args };
+//! launch(&module, kernel, &shape, &memory, &Options::default())?;
+//! let mut bytes = [0; 12];
+//! memory.read(data, &mut bytes)?;
+//! assert_eq!(bytes, [2, 0, 0, 0, 4, 0, 0, 0, 6, 0, 0, 0]);
+//! // A fourth thread would leave the allocation: a fault that names the PTX line.
+//! let shape = Launch { block: [4, 1, 1], ..shape };
+//! let fault = launch(&module, kernel, &shape, &memory, &Options::default()).unwrap_err();
+//! assert_eq!(fault.text, "ld.global.u32 %r2, [%rd3];");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 pub mod counters;
 mod decode;

@@ -1,5 +1,12 @@
 //! Small kernels, right and with planted errors.
 
+mod alu;
+mod float;
+mod grid;
+mod table;
+mod warp;
+mod words;
+
 use crate::{Counters, DeviceMemory, Fault, FaultKind, Launch, Module, Options, Schedule, launch, pack_args};
 
 const SCHEDULES: [Schedule; 4] =
