@@ -141,6 +141,17 @@ impl Frame {
                 })
                 .collect(),
         };
+        Self::with_colour(width, height, pixels, colour, origin)
+    }
+
+    /// A frame from grey bytes and each pixel's difference between its colour channels; none for a grey source.
+    pub(crate) fn with_colour(
+        width: u32,
+        height: u32,
+        pixels: Vec<u8>,
+        colour: Vec<u8>,
+        origin: impl Into<String>,
+    ) -> Result<Self, FrameError> {
         let mut frame = Self::new(width, height, pixels, origin)?;
         frame.chroma = colour.iter().copied().max().unwrap_or(0);
         frame.colour = (frame.chroma > 0).then_some(colour);
@@ -179,7 +190,8 @@ pub fn luma(r: u8, g: u8, b: u8) -> u8 {
     ((77 * u32::from(r) + 150 * u32::from(g) + 29 * u32::from(b) + 128) >> 8) as u8
 }
 
-fn check_size(width: u32, height: u32, origin: &str) -> Result<(), FrameError> {
+/// Refuses what is too small or too large to be a B-scan.
+pub(crate) fn check_size(width: u32, height: u32, origin: &str) -> Result<(), FrameError> {
     if width < 32 || height < 32 || u64::from(width) * u64::from(height) > MAX_PIXELS {
         return Err(FrameError::Size { origin: origin.into(), width, height });
     }

@@ -6,9 +6,13 @@
 
 mod folder;
 mod replay;
+#[cfg(target_os = "linux")]
+mod v4l2;
 
 pub use folder::Folder;
 pub use replay::Replay;
+#[cfg(target_os = "linux")]
+pub use v4l2::Camera;
 
 use crate::Frame;
 use std::path::{Path, PathBuf};
@@ -22,7 +26,10 @@ use std::time::{Duration, Instant};
 #[derive(Debug, thiserror::Error)]
 pub enum CaptureError {
     /// No source has this name.
-    #[error("'{0}' is no source: write folder:DIR or replay:DIR?fps=N&loop=true")]
+    #[error(
+        "'{0}' is no source: write folder:DIR, replay:DIR?fps=N&loop=true, or on Linux \
+         v4l2:///dev/video0?size=WxH&format=F&fps=N (F: grey, nv12, yuyv, uyvy, rgb24, mjpeg)"
+    )]
     Source(String),
     /// The source's folder is not there.
     #[error("{0}: no such folder; check --source or 'source' in fovea.toml")]
@@ -101,6 +108,20 @@ impl Port {
         }
     }
 
+    /// True when the appliance ended.
+    pub fn ended(&self) -> bool {
+        self.halt.load(Ordering::Relaxed)
+    }
+
+    /// Hands a picture on if it can be taken now, and drops it otherwise, as a camera does that soon has a newer one;
+    /// false when the appliance ended.
+    pub fn offer(&self, frame: Frame) -> bool {
+        match self.frames.try_send(Arc::new(frame)) {
+            Ok(()) | Err(TrySendError::Full(_)) => self.say(Signal::Alive),
+            Err(TrySendError::Disconnected(_)) => false,
+        }
+    }
+
     /// Hands a picture on, waiting until it can be taken; false when the appliance ended.
     pub fn give(&self, frame: Frame) -> bool {
         let mut frame = Arc::new(frame);
@@ -131,10 +152,14 @@ pub enum Source {
         /// Begin again after the last.
         again: bool,
     },
+    /// A capture device.
+    #[cfg(target_os = "linux")]
+    Camera(Camera),
 }
 
 impl Source {
-    /// Reads `folder:DIR` or `replay:DIR?fps=N&loop=true` (without them one a second, once).
+    /// Reads `folder:DIR` or `replay:DIR?fps=N&loop=true` (without them one a second, once), or a capture device,
+    /// `v4l2:///dev/video0?size=WxH&format=F&fps=N`.
     ///
     /// # Errors
     /// See [`CaptureError`].
@@ -162,9 +187,16 @@ impl Source {
                 }
                 Source::Replay { folder: folder.into(), fps, again }
             }
+            // It may be plugged in later.
+            #[cfg(target_os = "linux")]
+            "v4l2" => return Camera::parse(rest).map(Source::Camera).ok_or_else(wrong),
             _ => return Err(wrong()),
         };
-        let (Source::Folder(folder) | Source::Replay { folder, .. }) = &source;
+        let folder = match &source {
+            Source::Folder(folder) | Source::Replay { folder, .. } => folder,
+            #[cfg(target_os = "linux")]
+            Source::Camera(_) => return Ok(source),
+        };
         if !folder.is_dir() {
             return Err(CaptureError::Folder(folder.clone()));
         }
@@ -179,6 +211,8 @@ impl Source {
         match self {
             Source::Folder(folder) => Box::new(Folder::new(folder)),
             Source::Replay { folder, fps, again } => Box::new(Replay::new(folder, *fps, *again)),
+            #[cfg(target_os = "linux")]
+            Source::Camera(camera) => Box::new(camera.clone()),
         }
     }
 }

@@ -12,11 +12,14 @@ use std::process::ExitCode;
 #[command(
     after_help = "Examples:\n  fovea run --demo\n  fovea run --source folder:export --display window\n  \
                         fovea run --source 'replay:scans?fps=2' --display png:screen\n  \
+                        fovea run --source 'v4l2:///dev/video0?size=1280x720&format=yuyv'\n  \
                         fovea run --config fovea.toml\n\n\
                         Ctrl-C ends it. Exit codes: 0 ended, 2 configuration, model, engine, source or display failed."
 )]
 pub struct RunArgs {
-    /// Where pictures come from: folder:DIR or replay:DIR?fps=N
+    /// Where pictures come from: folder:DIR, replay:DIR?fps=N, or on Linux a capture device,
+    /// v4l2:///dev/video0?size=WxH&format=F&fps=N (F: grey, nv12, yuyv, uyvy, rgb24, mjpeg; best by its name under
+    /// /dev/v4l/by-id)
     #[arg(long)]
     source: Option<String>,
     /// Where the screen goes: auto (a window where there is a desktop, else png:screens), png:DIR, window or none
