@@ -50,8 +50,10 @@ fn bundled_phantoms_are_read_right_and_the_heat_lies_on_the_lesion() {
         let heat = Map::of_features(&reader.contribution(&answer, class).map).heat();
         let peak = (0..64).max_by(|a, b| heat.values[*a].total_cmp(&heat.values[*b])).unwrap();
         let mask = image::open(mask).unwrap().to_luma8();
-        let (w, h) = (mask.width() / 8, mask.height() / 8);
-        let (x, y) = (peak as u32 % 8 * w, peak as u32 / 8 * h);
+        // The cell's place in the picture: the map lies over what the network saw.
+        let seen = answer.place;
+        let (w, h) = (seen.width / 8, seen.height / 8);
+        let (x, y) = (seen.x + peak as u32 % 8 * w, seen.y + peak as u32 / 8 * h);
         hits += usize::from((0..w * h).any(|i| mask.get_pixel(x + i % w, y + i / w).0[0] > 127));
     }
     println!("the heat's highest cell touches the lesion in {hits} of {lesions} bundled phantoms");
