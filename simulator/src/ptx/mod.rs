@@ -1,7 +1,7 @@
 //! Reads PTX text: tokens, then a tree of declarations and raw instructions.
 //!
 //! The language is that of NVIDIA's *Parallel Thread Execution ISA*, as NVRTC writes it for integer kernels.
-//! Meaning is given to instructions by [`crate::decode`].
+//! Meaning is given to instructions by `decode`.
 
 mod lexer;
 mod parser;
