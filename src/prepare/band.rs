@@ -39,9 +39,10 @@ pub fn find(whole: &NetworkInput, least: u8) -> (usize, usize) {
             std::array::from_fn(|s| rows.iter().map(|&row| strips[row][s]).sum())
         })
         .collect();
-    let mut sorted: Vec<u32> = cells.iter().flatten().copied().collect();
-    sorted.sort_unstable();
-    let (low, high) = (sorted[sorted.len() / 2], sorted[sorted.len() * 98 / 100]);
+    let mut values: Vec<u32> = cells.iter().flatten().copied().collect();
+    let count = values.len();
+    let mut quantile = |at: usize| *values.select_nth_unstable(at).1;
+    let (low, high) = (quantile(count / 2), quantile(count * 98 / 100));
     let limit = low + (high - low) * 35 / 100;
     let counts = cells.iter().map(|row| row.iter().filter(|v| **v > limit).count());
     let running: Vec<usize> = counts
