@@ -82,7 +82,7 @@ pub struct Shown<'a> {
     pub place: Region,
     /// The finding in large type.
     pub finding: &'a str,
-    /// Calibrated probabilities in the order of [`Class::ALL`].
+    /// Calibrated probabilities in the order of [`crate::Class::ALL`].
     pub probabilities: [f32; 4],
     /// What to do.
     pub referral: Referral,
