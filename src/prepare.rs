@@ -47,6 +47,13 @@ pub struct Region {
     pub height: u32,
 }
 
+impl Region {
+    /// All of a frame.
+    pub fn whole(frame: &Frame) -> Self {
+        Self { x: 0, y: 0, width: frame.width(), height: frame.height() }
+    }
+}
+
 /// The region is not inside the frame.
 #[derive(Debug, thiserror::Error)]
 #[error(
@@ -105,6 +112,8 @@ pub struct Prepared {
 /// A frame's B-scan, cut out and with its margins blackened, and the share of it that was margin.
 #[derive(Clone, Debug)]
 pub struct Scan {
+    /// Where in the frame it lies.
+    pub region: Region,
     /// Width in pixels.
     pub width: usize,
     /// Height in pixels.
@@ -122,7 +131,7 @@ impl Preparation {
     /// [`RegionError`] when the region leaves the frame or is smaller than 32x32.
     pub fn scan(&self, frame: &Frame, region: Option<Region>) -> Result<Scan, RegionError> {
         let (fw, fh) = (frame.width(), frame.height());
-        let r = region.unwrap_or(Region { x: 0, y: 0, width: fw, height: fh });
+        let r = region.unwrap_or(Region::whole(frame));
         let inside = |start: u32, length: u32, all: u32| {
             length >= 32 && start.checked_add(length).is_some_and(|end| end <= all)
         };
@@ -142,11 +151,12 @@ impl Preparation {
         }
         let margin =
             if self.margin_white == 0 { 0 } else { blacken(&mut pixels, width, height, self.margin_white) };
-        Ok(Scan { width, height, margin: margin as f32 / (width * height) as f32, pixels })
+        Ok(Scan { region: r, width, height, margin: margin as f32 / (width * height) as f32, pixels })
     }
 
-    /// The network's input from a scan that was cut out at `region`.
-    pub fn input(&self, scan: &Scan, region: Region) -> Prepared {
+    /// The network's input from a scan.
+    pub fn input(&self, scan: &Scan) -> Prepared {
+        let region = scan.region;
         let narrow = resize_rows(&scan.pixels, scan.width, SIDE);
         let square = |rows: Range<usize>| {
             let mut input = Box::new([0; SIDE * SIDE]);
@@ -169,8 +179,7 @@ impl Preparation {
     /// # Errors
     /// As [`Self::scan`].
     pub fn prepare(&self, frame: &Frame, region: Option<Region>) -> Result<Prepared, RegionError> {
-        let all = Region { x: 0, y: 0, width: frame.width(), height: frame.height() };
-        Ok(self.input(&self.scan(frame, region)?, region.unwrap_or(all)))
+        Ok(self.input(&self.scan(frame, region)?))
     }
 }
 
@@ -335,8 +344,7 @@ mod tests {
         let p = Preparation::default();
         let scan = p.scan(&f, None).unwrap();
         assert!((scan.margin - 20.0 / 299.0).abs() < 1e-6);
-        let region = Region { x: 0, y: 0, width: 299, height: 299 };
-        let input = p.input(&scan, region).whole;
+        let input = p.input(&scan).whole;
         assert_eq!((input.0[5 * SIDE + 5], input.0[110 * SIDE + 110], input.0[200 * SIDE + 5]), (0, 255, 50));
     }
 
@@ -424,8 +432,7 @@ mod tests {
             let p = Preparation { margin_white: white, ..Default::default() };
             let scan = p.scan(&f, None).unwrap();
             let (want, margin) = defined(&f, white);
-            let region = Region { x: 0, y: 0, width: w, height: h };
-            prop_assert!(p.input(&scan, region).whole.0[..] == want[..]);
+            prop_assert!(p.input(&scan).whole.0[..] == want[..]);
             prop_assert_eq!(scan.margin, margin);
         }
     }

@@ -28,7 +28,7 @@ fn by_name() -> Classifier {
             quality: "good".into(),
             reason: String::new(),
             map: std::array::from_fn(|i| i as f32 / 63.0),
-            place: fovea::prepare::Region { x: 0, y: 0, width: frame.width(), height: frame.height() },
+            place: fovea::prepare::Region::whole(frame),
             engine: "fake".into(),
             millis: 1.0,
         })

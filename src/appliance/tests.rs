@@ -61,7 +61,7 @@ fn reading(frame: &Frame) -> Reading {
         quality: "good".into(),
         reason: String::new(),
         map: [0.0; 64],
-        place: Region { x: 0, y: 0, width: frame.width(), height: frame.height() },
+        place: Region::whole(frame),
         engine: "fake".into(),
         millis: 20.0,
     }

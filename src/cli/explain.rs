@@ -82,7 +82,7 @@ pub fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
             }
         }
     };
-    let rgb = overlay(&frame, Some(answer.place), &map);
+    let rgb = overlay(&frame, answer.place, &map);
     image::save_buffer(&args.out, &rgb, frame.width(), frame.height(), image::ExtendedColorType::Rgb8)
         .with_context(|| {
             format!("{}: cannot be written; check the folder and the free space", args.out.display())

@@ -30,12 +30,11 @@ pub fn colour(heat: f32) -> [u8; 3] {
 /// Heat at and above which the light has its full strength, and that strength.
 const FULL: (f32, f32) = (0.5, 0.6);
 
-/// The frame in RGB with the heat of `map` over its B-scan (the whole frame, or `region`), at the frame's own size.
+/// The frame in RGB with the heat of `map` over `place`, what the network saw of it, at the frame's own size.
 /// Where the heat is nothing the picture shows as it is.
-pub fn overlay(frame: &Frame, region: Option<Region>, map: &Map) -> Vec<u8> {
+pub fn overlay(frame: &Frame, place: Region, map: &Map) -> Vec<u8> {
     let heat = map.heat();
-    let (width, height) = (frame.width(), frame.height());
-    let place = region.unwrap_or(Region { x: 0, y: 0, width, height });
+    let width = frame.width();
     let mut rgb = Vec::with_capacity(frame.pixels().len() * 3);
     for (i, grey) in frame.pixels().iter().enumerate() {
         let (x, y) = (i as u32 % width, i as u32 / width);

@@ -177,7 +177,7 @@ fn overlay_keeps_size_and_leaves_what_is_outside() {
     let mut values = [0.0; CELLS];
     values[0] = 1.0;
     let region = Region { x: 40, y: 10, width: 50, height: 40 };
-    let rgb = overlay(&frame, Some(region), &Map::of_features(&values));
+    let rgb = overlay(&frame, region, &Map::of_features(&values));
     assert_eq!(rgb.len(), 100 * 60 * 3);
     let at = |x: usize, y: usize| &rgb[(y * 100 + x) * 3..(y * 100 + x) * 3 + 3];
     assert_eq!((at(0, 0), at(39, 10), at(89, 49)), (&[100; 3][..], &[100; 3][..], &[100; 3][..]));

@@ -61,7 +61,7 @@ fn view<'a>(state: State, frame: &'a Frame, map: &'a [f32; 64]) -> View<'a> {
     };
     let shown = Shown {
         picture: frame,
-        place: Region { x: 0, y: 0, width: frame.width(), height: frame.height() },
+        place: Region::whole(frame),
         map,
         finding: "CNV",
         probabilities,

@@ -13,7 +13,7 @@ use fovea::diagnosis::softmax;
 use fovea::engine::Engine;
 use fovea::explain::{Map, Method, Occlusion, contribution, grad_cam, occlusion};
 use fovea::model::{Head, Package, onnx};
-use fovea::prepare::{NetworkInput, SIDE};
+use fovea::prepare::{NetworkInput, Preparation, SIDE};
 use fovea::{Class, Frame};
 use prost::Message;
 use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
@@ -71,12 +71,12 @@ pub struct Measured {
 }
 
 impl Case {
-    fn draw(seed: u64, number: u32) -> Result<Self> {
+    fn draw(preparation: &Preparation, seed: u64, number: u32) -> Result<Self> {
         let class = [Class::Cnv, Class::Dme, Class::Drusen][number as usize % 3];
         let size = phantom::Size { width: 512, height: 496 };
         let drawn = phantom::draw(seed, number, class, size);
         let frame = Frame::new(drawn.width as u32, drawn.height as u32, drawn.pixels, "phantom")?;
-        let prepared = fovea::prepare::Preparation::default().prepare(&frame, None)?;
+        let prepared = preparation.prepare(&frame, None)?;
         let (input, place) = (prepared.input, prepared.place);
         let (top, rows) = (place.y as usize, place.height as usize);
         let mask = |x: usize, y: usize| {
@@ -260,7 +260,7 @@ fn measure(package: &Package, count: u32, seed: u64, no_occlusion: bool) -> Resu
     let share = 1.0 / f64::from(count);
     let mut random = StdRng::seed_from_u64(seed);
     for number in 0..count {
-        let case = Case::draw(seed, number)?;
+        let case = Case::draw(&package.manifest.preparation, seed, number)?;
         let chance = case.near.iter().filter(|near| **near).count() as f64 / case.near.len() as f64;
         for (i, (_, row)) in rows.iter_mut().enumerate() {
             check_stop()?;
@@ -350,7 +350,7 @@ mod tests {
     // inverse slowly, and both areas are known.
     #[test]
     fn the_true_map_wins_deletion_and_insertion() {
-        let case = Case::draw(3, 1).unwrap();
+        let case = Case::draw(&Preparation::default(), 3, 1).unwrap();
         let mut random = StdRng::seed_from_u64(1);
         let lesion: Vec<bool> = (0..SIDE * SIDE).map(|i| i % SIDE < 30).collect();
         let mut input = case.input.clone();
@@ -373,7 +373,7 @@ mod tests {
     #[test]
     fn lesions_are_in_the_masks() {
         for number in 0..6 {
-            let case = Case::draw(1, number).unwrap();
+            let case = Case::draw(&Preparation::default(), 1, number).unwrap();
             let share = case.near.iter().filter(|n| **n).count() as f64 / case.near.len() as f64;
             assert!((0.005..0.8).contains(&share), "{number}: {share}");
         }

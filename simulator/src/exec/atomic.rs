@@ -11,7 +11,7 @@ use crate::error::FaultKind;
 use crate::program::{Atomic, AtomicAccess, MemSpace};
 
 /// The new value of a location.
-fn apply(op: Atomic, bytes: usize, old: u64, value: u64, second: u64) -> u64 {
+pub(super) fn apply(op: Atomic, bytes: usize, old: u64, value: u64, second: u64) -> u64 {
     let (s, t) = if bytes == 4 {
         (i64::from(old as u32 as i32), i64::from(value as u32 as i32))
     } else {

@@ -1,7 +1,7 @@
 //! Exchanges between the lanes of a warp.
 
-use super::Trouble;
 use super::warp::{Warp, lanes};
+use super::{Trouble, atomic};
 use crate::error::FaultKind;
 use crate::program::{Atomic, R, Shuffle, Vote};
 
@@ -72,18 +72,8 @@ pub(super) fn match_any(warp: &mut Warp, dst: R, value: R, mask: u32, members: u
 
 pub(super) fn redux(warp: &mut Warp, op: Atomic, dst: R, value: R, mask: u32, members: u32) {
     let value = *warp.get32(value);
-    let all = lanes(members).map(|l| value[l]).reduce(|a, b| {
-        let (s, t) = (a as i32, b as i32);
-        match op {
-            Atomic::MinS => s.min(t) as u32,
-            Atomic::MaxS => s.max(t) as u32,
-            Atomic::MinU => a.min(b),
-            Atomic::MaxU => a.max(b),
-            Atomic::And => a & b,
-            Atomic::Or => a | b,
-            Atomic::Xor => a ^ b,
-            _ => a.wrapping_add(b),
-        }
-    });
+    let all = lanes(members)
+        .map(|l| value[l])
+        .reduce(|a, b| atomic::apply(op, 4, u64::from(a), u64::from(b), 0) as u32);
     warp.set32(dst, [all.unwrap_or(0); 32], mask);
 }

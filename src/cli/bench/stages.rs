@@ -43,7 +43,7 @@ pub fn measure(reader: &mut Reader, path: &Path, runs: usize) -> anyhow::Result<
         shown: Some(Shown {
             picture: &turned,
             map: Some(&[0.5; 64]),
-            place: Region { x: 0, y: 0, width: frame.width(), height: frame.height() },
+            place: Region::whole(&frame),
             finding: "-",
             probabilities: [0.3, 0.4, 0.2, 0.1],
             referral: if answer.diagnosis.finding.referral() == Referral::Repeat {

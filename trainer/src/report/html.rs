@@ -84,5 +84,5 @@ pub fn picture(frame: &Frame, says: &str) -> Result<String> {
 /// # Errors
 /// When it cannot be encoded.
 pub fn heat(frame: &Frame, place: Region, map: &Map, says: &str) -> Result<String> {
-    embed(overlay(frame, Some(place), map), frame.width(), frame.height(), says)
+    embed(overlay(frame, place, map), frame.width(), frame.height(), says)
 }
