@@ -12,6 +12,7 @@ pub mod mixup;
 pub mod network;
 pub mod nn;
 pub mod phantom;
+pub mod quantise_aware;
 pub mod report;
 pub mod score;
 pub mod section;

@@ -3,6 +3,7 @@
 use crate::checkpoint::{Weights, WeightsError};
 use crate::network::{BN_EPSILON, Block, Conv, Node, convs, inception_v3};
 use crate::nn::{Layout, Pool, Window};
+use crate::quantise_aware::{Exact, Tap};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData, activation::relu};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -110,7 +111,7 @@ pub struct Norm {
 /// Blocks behind a cut, with what stays fixed beside the parameters.
 #[derive(Clone, Debug)]
 pub struct Section {
-    nodes: Vec<Node>,
+    blocks: Vec<Block>,
     /// Batch norm's `1 / sqrt(variance + epsilon)` (times gamma) of each convolution; frozen.
     scales: Vec<Tensor<1>>,
     layout: Layout,
@@ -184,9 +185,8 @@ impl Section {
         layout: Layout,
         device: &Device,
     ) -> Result<(Self, Params, Norm), WeightsError> {
-        let nodes: Vec<Node> = blocks.iter().flat_map(|block| block.nodes.clone()).collect();
         let (mut scales, mut params, mut id) = (Vec::new(), Vec::new(), 0);
-        for conv in convs(&nodes) {
+        for conv in blocks.iter().flat_map(|block| convs(&block.nodes)) {
             let f = folded(weights, conv)?;
             let width = f.weight.len() / conv.output;
             scales.push(given(f.scale, [conv.output], device));
@@ -232,7 +232,7 @@ impl Section {
             dense: numbered(&mut id, given(dense, [4, w], device)),
             dense_bias: numbered(&mut id, given(dense_bias, [4], device)),
         };
-        let section = Self { nodes, scales, layout, device: device.clone(), head };
+        let section = Self { blocks: blocks.to_vec(), scales, layout, device: device.clone(), head };
         Ok((section, Params { convs: params, head: head_params }, norm))
     }
 
@@ -244,26 +244,19 @@ impl Section {
 
     /// The batch through all blocks.
     pub fn forward(&self, params: &Params, x: Tensor<4>) -> Tensor<4> {
-        let mut next = 0;
-        self.walk(&self.nodes, params, &mut next, x)
+        self.forward_with(params, x, "", &mut Exact)
     }
 
-    fn walk(&self, nodes: &[Node], params: &Params, next: &mut usize, mut x: Tensor<4>) -> Tensor<4> {
-        for node in nodes {
-            x = match node {
-                Node::Conv(conv) => {
-                    let (p, scale) = (&params.convs[*next], self.scales[*next].clone());
-                    *next += 1;
-                    let window = Window { kernel: conv.kernel, stride: conv.stride, padding: conv.padding };
-                    self.layout.convolve(x, p.weight.val(), p.bias.val(), scale, window)
-                }
-                Node::MaxPool => self.layout.pool(x, Pool::Max),
-                Node::AveragePool => self.layout.pool(x, Pool::Average),
-                Node::Fork(branches) => {
-                    let parts = branches.iter().map(|b| self.walk(b, params, next, x.clone())).collect();
-                    Tensor::cat(parts, self.layout.axis())
-                }
-            };
+    /// As [`Self::forward`], with `tap` on every weight and activation; `entry` is the name of what comes in.
+    pub fn forward_with(&self, params: &Params, x: Tensor<4>, entry: &str, tap: &mut dyn Tap) -> Tensor<4> {
+        let mut walk = Walk { section: self, params, next: 0, tap };
+        let (mut x, mut name) = (walk.tap.activation(entry, x), entry.to_string());
+        for block in &self.blocks {
+            (x, name) = walk.steps(&block.nodes, x, name, matches!(block.nodes.last(), Some(Node::Fork(_))));
+            if matches!(block.nodes.last(), Some(Node::Fork(_))) {
+                // The branches share one scale: it is enough to look at them together.
+                (x, name) = (walk.tap.activation(block.name, x), block.name.into());
+            }
         }
         x
     }
@@ -360,7 +353,7 @@ impl Section {
 
     /// Writes what was trained into `weights`, which hold the rest of the network.
     pub fn store(&self, lists: &[Vec<f32>], norm: &Norm, weights: &mut Weights) {
-        let all = convs(&self.nodes);
+        let all: Vec<&Conv> = self.blocks.iter().flat_map(|block| convs(&block.nodes)).collect();
         for (i, conv) in all.iter().enumerate() {
             let (weight, bias, scale) = (&lists[2 * i], &lists[2 * i + 1], list(self.scales[i].clone()));
             let (o, [kh, kw]) = (conv.output, conv.kernel);
@@ -393,6 +386,59 @@ impl Section {
             }
         }
         weights.notes.insert("head".into(), self.head.name().into());
+    }
+}
+
+/// A pass through a section: which convolution comes next, and what is done on the way.
+struct Walk<'a> {
+    section: &'a Section,
+    params: &'a Params,
+    next: usize,
+    tap: &'a mut dyn Tap,
+}
+
+impl Walk<'_> {
+    /// `nodes` over the activation `name`; where they end a branch (`ends`), what comes out has no name yet.
+    fn steps(
+        &mut self,
+        nodes: &[Node],
+        mut x: Tensor<4>,
+        mut name: String,
+        ends: bool,
+    ) -> (Tensor<4>, String) {
+        for (i, node) in nodes.iter().enumerate() {
+            let last = ends && i + 1 == nodes.len();
+            x = match node {
+                Node::Conv(conv) => {
+                    x = self.conv(conv, x);
+                    if last {
+                        x
+                    } else {
+                        name.clone_from(&conv.name);
+                        self.tap.activation(&name, x)
+                    }
+                }
+                // The largest of rounded values is one of them.
+                Node::MaxPool => self.section.layout.pool(x, Pool::Max),
+                Node::AveragePool => self.tap.averaged(&name, self.section.layout.pool(x, Pool::Average)),
+                Node::Fork(branches) => {
+                    let parts =
+                        branches.iter().map(|b| self.steps(b, x.clone(), name.clone(), true).0).collect();
+                    Tensor::cat(parts, self.section.layout.axis())
+                }
+            };
+        }
+        (x, name)
+    }
+
+    fn conv(&mut self, conv: &Conv, x: Tensor<4>) -> Tensor<4> {
+        let (p, scale) = (&self.params.convs[self.next], self.section.scales[self.next].clone());
+        self.next += 1;
+        let window = Window { kernel: conv.kernel, stride: conv.stride, padding: conv.padding };
+        let weight = p.weight.val();
+        // Of three equal input channels the export rounds the sum.
+        let weight = if conv.input == 3 { weight } else { self.tap.weight(weight) };
+        self.section.layout.convolve(x, weight, p.bias.val(), scale, window)
     }
 }
 

@@ -4,9 +4,11 @@ use crate::cache::{self, Cache, Record};
 use crate::checkpoint::Weights;
 use crate::curves::{self, Epoch};
 use crate::device::DeviceKind;
+use crate::export::graph::{INPUT_SCALE, Scales};
 use crate::mixup::Mix;
 use crate::nn::adam::Adam;
 use crate::nn::product::{self, Precision};
+use crate::quantise_aware::{Rounded, Watch};
 use crate::score::{Confusion, best};
 use crate::section::{Cut, HeadKind, Norm, Params, Section};
 use crate::split::Split;
@@ -71,6 +73,13 @@ pub struct TrainArgs {
     /// The weights that the cache was made with
     #[arg(long)]
     pub weights: PathBuf,
+    /// Start from this checkpoint of `train` (same cut, weights and head) instead of the weights' blocks and a new head
+    #[arg(long, value_name = "CHECKPOINT")]
+    pub from: Option<PathBuf>,
+    /// Round weights and activations in the forward pass as the int8 model will (Jacob et al., 2018), and validate so;
+    /// two or three epochs with --from and a tenth of the rate are usual
+    #[arg(long)]
+    pub quantise_aware: bool,
     /// The head
     #[arg(long, value_enum, default_value_t = HeadKind::Gap)]
     pub head: HeadKind,
@@ -143,6 +152,8 @@ struct Trainer<'a> {
     device: Device,
     params: Params,
     norm: Norm,
+    /// Scales of the activations, where the forward pass rounds; found anew before each epoch.
+    scales: Option<Scales>,
     average: Option<Vec<Vec<f32>>>,
     optimizer: ModuleOptimizer,
     weights: Weights,
@@ -197,7 +208,23 @@ impl<'a> Trainer<'a> {
         if args.precision == Precision::Mixed && !product::choose(Precision::Mixed) {
             println!("this CPU has no bfloat16 tile units: products are computed in f32");
         }
-        let weights = Weights::read(&args.weights)?;
+        let weights = Weights::read(args.from.as_ref().unwrap_or(&args.weights))?;
+        if let Some(from) = &args.from {
+            let note = |name: &str| weights.notes.get(name).map_or("", String::as_str);
+            let wanted = [
+                ("cut", caches[0].cut.as_str()),
+                ("weights_sha256", &caches[0].weights_sha256),
+                ("head", args.head.name()),
+            ];
+            if let Some((name, wanted)) = wanted.into_iter().find(|(name, wanted)| note(name) != *wanted) {
+                bail!(
+                    "{}: its {name} is '{}', the cache and the arguments want '{wanted}'; name a checkpoint that was \
+                     trained on this cache",
+                    from.display(),
+                    note(name)
+                );
+            }
+        }
         let (device, layout) = args.device.open()?;
         let cut: Cut = caches[0].cut.parse()?;
         let (section, params, norm) =
@@ -240,6 +267,7 @@ impl<'a> Trainer<'a> {
             device,
             params,
             norm,
+            scales: None,
             average: None,
             optimizer,
             weights,
@@ -340,6 +368,36 @@ impl<'a> Trainer<'a> {
         Ok((self.section.batch(parts, shape), labels))
     }
 
+    /// What comes out behind the cut; rounded where the run is quantisation-aware.
+    fn features(&self, params: &Params, x: Tensor<4>) -> Tensor<4> {
+        match &self.scales {
+            None => self.section.forward(params, x),
+            Some(scales) => self.section.forward_with(params, x, self.entry(), &mut Rounded(scales)),
+        }
+    }
+
+    /// The name of the activation that enters, as scales have it.
+    fn entry(&self) -> &str {
+        let cut = &self.caches[0].cut;
+        if cut == "Input" { "image" } else { cut }
+    }
+
+    /// Reads the activations' scales from the first batches of an epoch, with the weights as they are.
+    fn calibrate(&mut self, order: &[(usize, Record)]) -> anyhow::Result<()> {
+        const BATCHES: usize = 8;
+        let mut watch = Watch::default();
+        for chunk in order.chunks(self.args.batch).take(BATCHES) {
+            let (x, _) = self.batch(&chunk.iter().collect::<Vec<_>>(), None, None)?;
+            self.section.forward_with(&self.params, x, self.entry(), &mut watch);
+        }
+        let mut scales = watch.scales()?;
+        if self.entry() == "image" {
+            scales.insert("image".into(), INPUT_SCALE);
+        }
+        self.scales = Some(scales);
+        Ok(())
+    }
+
     /// Smoothed labels times class weights, and the sum of the weights.
     fn targets(&self, labels: &[Class], smoothing: f32, mix: Option<&Mix>) -> (Tensor<2>, f32) {
         let mut values = Vec::with_capacity(labels.len());
@@ -372,6 +430,9 @@ impl<'a> Trainer<'a> {
             order.extend((0..self.args.passes).map(|pass| variants[picks[pass % picks.len()]].clone()));
         }
         order.shuffle(&mut random);
+        if self.args.quantise_aware {
+            self.calibrate(&order)?;
+        }
         let steps = order.len().div_ceil(self.args.batch);
         let (mut sum, mut count, mut right) = (0.0, 0.0, 0);
         let bar = crate::bar(order.len(), &format!("epoch {epoch}"));
@@ -386,7 +447,7 @@ impl<'a> Trainer<'a> {
             let items: Vec<&(usize, Record)> = chunk.iter().collect();
             let mix = Mix::draw(self.args.mixup, items.len(), &mut random);
             let (x, labels) = self.batch(&items, Some(random.random()), mix.as_ref())?;
-            let features = self.section.forward(&self.params, x);
+            let features = self.features(&self.params, x);
             let factors = self.dropout(labels.len(), &mut random);
             let logits = self.section.logits(&self.params, &mut self.norm, features, factors);
             let (targets, weight) = self.targets(&labels, self.args.label_smoothing, mix.as_ref());
@@ -449,7 +510,7 @@ impl<'a> Trainer<'a> {
         for chunk in self.validation.chunks(self.args.batch) {
             let items: Vec<&(usize, Record)> = chunk.iter().collect();
             let (x, labels) = self.batch(&items, None, None)?;
-            let features = self.section.forward(&params, x);
+            let features = self.features(&params, x);
             let logits = self.section.logits(&params, &mut norm, features, None);
             let (targets, weight) = self.targets(&labels, 0.0, None);
             loss += f64::from((log_softmax(logits.clone(), 1) * targets).sum().neg().into_scalar::<f32>());

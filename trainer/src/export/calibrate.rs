@@ -211,6 +211,9 @@ impl fmt::Display for Method {
     }
 }
 
+/// Largest value of each channel by name of the activation.
+pub type Maxima = std::collections::BTreeMap<String, Vec<f32>>;
+
 /// What calibration pictures show of the f32 network.
 #[derive(Clone, Debug)]
 pub struct Statistics {
@@ -218,6 +221,8 @@ pub struct Statistics {
     pub histograms: Vec<(String, Histogram)>,
     /// Mean of each channel of every convolution's input.
     pub means: Means,
+    /// Largest value of each channel.
+    pub maxima: Maxima,
 }
 
 impl Statistics {
@@ -236,11 +241,17 @@ impl Statistics {
         struct Tensor {
             histogram: Histogram,
             sums: Vec<f64>,
+            maxima: Vec<f32>,
             count: usize,
         }
         let tensors: Vec<Mutex<Tensor>> = names
             .iter()
-            .map(|name| Tensor { histogram: Histogram::default(), sums: vec![0.0; channels[name]], count: 0 })
+            .map(|name| Tensor {
+                histogram: Histogram::default(),
+                sums: vec![0.0; channels[name]],
+                maxima: vec![0.0; channels[name]],
+                count: 0,
+            })
             .map(Mutex::new)
             .collect();
         // Sums of floats depend on the order of threads: per picture sums are rounded to a grid that has none.
@@ -252,24 +263,28 @@ impl Statistics {
                     fresh.add(values)?;
                 }
                 let mut tensor = tensor.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                let tensor = &mut *tensor;
                 tensor.histogram.merge(fresh);
                 let cells = values.len() / tensor.sums.len();
                 tensor.count += cells;
-                for (sum, plane) in tensor.sums.iter_mut().zip(values.chunks_exact(cells)) {
+                let channels = tensor.sums.iter_mut().zip(&mut tensor.maxima);
+                for ((sum, max), plane) in channels.zip(values.chunks_exact(cells)) {
                     let exact: f64 = plane.iter().map(|v| f64::from(*v)).sum();
                     *sum += (exact * grid).round() / grid;
+                    *max = plane.iter().fold(*max, |m, v| m.max(*v));
                 }
             }
             Ok(())
         })?;
         let pixels: f64 = pictures.iter().flat_map(|p| p.input.0.iter()).map(|p| f64::from(*p) / 255.0).sum();
         let count = pictures.len().max(1) * fovea::prepare::SIDE * fovea::prepare::SIDE;
-        let mut statistics = Self { histograms: Vec::new(), means: Means::new() };
+        let mut statistics = Self { histograms: Vec::new(), means: Means::new(), maxima: Maxima::new() };
         statistics.means.insert("pixels".into(), vec![pixels / count as f64]);
         for ((name, tensor), has_scale) in names.iter().zip(tensors).zip(has_scale) {
             let tensor = tensor.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
             let mean = tensor.sums.iter().map(|sum| sum / tensor.count.max(1) as f64).collect();
             statistics.means.insert(name.clone(), mean);
+            statistics.maxima.insert(name.clone(), tensor.maxima);
             if has_scale {
                 statistics.histograms.push((key(name), tensor.histogram));
             }

@@ -228,12 +228,13 @@ fn quantisation(text: &mut String, report: &Report) {
          most accurate is kept, of equals the one whose logits are nearest to f32:\n",
         report.calibration
     );
-    text.push_str("| scales | biases corrected | validation | class as f32 | mean logit error | largest | kept |\n|---|---|---:|---:|---:|---:|---|\n");
+    text.push_str("| scales | channels equalised | biases corrected | validation | class as f32 | mean logit error | largest | kept |\n|---|---|---|---:|---:|---:|---:|---|\n");
     for (i, c) in report.candidates.iter().enumerate() {
         let _ = writeln!(
             text,
-            "| {} | {} | {:.2} % | {:.2} % | {:.3} | {:.2} | {} |",
+            "| {} | {} | {} | {:.2} % | {:.2} % | {:.3} | {:.2} | {} |",
             c.method,
+            if c.equalised { "yes" } else { "no" },
             if c.bias_correction { "yes" } else { "no" },
             c.accuracy.value() * 100.0,
             c.agreement.value() * 100.0,
@@ -270,6 +271,7 @@ pub fn manifest(
         ("checkpoint_sha256".to_owned(), report.checkpoint.1.clone().into()),
         ("calibration_pictures".to_owned(), (report.calibration as i64).into()),
         ("calibration_method".to_owned(), best.method.to_string().into()),
+        ("channels_equalised".to_owned(), best.equalised.into()),
         ("bias_correction".to_owned(), best.bias_correction.into()),
         ("validation_pictures".to_owned(), (report.validation.truth.len() as i64).into()),
         ("validation_accuracy_f32".to_owned(), accuracy(&report.validation.float_confusion())),

@@ -29,6 +29,8 @@ pub struct Evaluation {
 pub struct Candidate {
     /// How scales are chosen.
     pub method: Method,
+    /// Whether the channels inside blocks were equalised before.
+    pub equalised: bool,
     /// Whether biases make up for what rounding the weights adds.
     pub bias_correction: bool,
     /// Accuracy on validation.
@@ -45,8 +47,9 @@ impl fmt::Display for Candidate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{:18} {:10} validation {:.2} %, as f32 {:.2} %, logits off by {:.3} (mean), {:.2} (most)",
+            "{:18} {:11} {:10} validation {:.2} %, as f32 {:.2} %, logits off by {:.3} (mean), {:.2} (most)",
             self.method,
+            if self.equalised { "+ equalised" } else { "" },
             if self.bias_correction { "+ biases" } else { "" },
             self.accuracy.value() * 100.0,
             self.agreement.value() * 100.0,
@@ -87,11 +90,16 @@ impl Evaluation {
         Ok(())
     }
 
-    /// How a quantised network does here.
+    /// How a network does here that was quantised by `method`, equalised before or not, biases corrected or not.
     ///
     /// # Errors
     /// As [`Network::map`].
-    pub fn candidate(&self, method: Method, bias_correction: bool, network: &Network) -> Result<Candidate> {
+    pub fn candidate(
+        &self,
+        method: Method,
+        [equalised, bias_correction]: [bool; 2],
+        network: &Network,
+    ) -> Result<Candidate> {
         let answers = network.answers(self.pictures.iter().map(|p| &p.input), &format!("{method}"))?;
         let same = answers.iter().zip(&self.float).filter(|(a, f)| a.class() == f.class()).count();
         let errors: Vec<f64> = answers
@@ -101,6 +109,7 @@ impl Evaluation {
             .collect();
         Ok(Candidate {
             method,
+            equalised,
             bias_correction,
             accuracy: measure::accuracy(&measure::confusion(&self.truth, &answers)),
             agreement: Share::wilson(same, answers.len()),
@@ -230,6 +239,7 @@ mod tests {
     fn ties_go_to_the_nearest_logits() {
         let candidate = |hits, mean_error| Candidate {
             method: Method::Mse,
+            equalised: false,
             bias_correction: false,
             accuracy: Share::wilson(hits, 100),
             agreement: Share::wilson(99, 100),

@@ -1,15 +1,16 @@
 //! `fovea-train export`: from a checkpoint to a model package, with the int8 network chosen and measured on the way.
 
 pub mod answers;
-mod calibrate;
+pub(crate) mod calibrate;
 mod card;
+mod equalise;
 mod evaluate;
 pub(crate) mod fold;
 pub(crate) mod graph;
 pub(crate) mod measure;
 pub(crate) mod package;
-mod pictures;
-mod quantise;
+pub(crate) mod pictures;
+pub(crate) mod quantise;
 pub(crate) mod runner;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -160,10 +161,12 @@ pub fn run(args: &ExportArgs) -> Result<()> {
         pictures::stratified(&keys, args.calibration).into_iter().map(|i| &train[i]).collect();
     let exposed = Network::new(&graph::float(&checkpoint, true), threads)?;
     let statistics = Statistics::collect(&exposed, &calibration)?;
+    drop(exposed);
 
     let float = Network::new(&graph::float(&checkpoint, false), threads)?;
     let mut validation = Evaluation::start(validation, &float, "f32 on validation")?;
-    let (candidates, chosen, model) = choose(&checkpoint, &statistics, &validation, threads)?;
+    let (candidates, chosen, Chosen { checkpoint, statistics, model }) =
+        choose(&checkpoint, statistics, &calibration, &validation, threads)?;
     let best = &candidates[chosen];
     let loss = validation.float_accuracy().value() - best.accuracy.value();
     ensure!(
@@ -177,6 +180,7 @@ pub fn run(args: &ExportArgs) -> Result<()> {
     let scales = statistics.scales(best.method);
     let means = best.bias_correction.then_some(&statistics.means);
     let quantisation = Quantisation { scales: &scales, means };
+    let exposed = Network::new(&graph::float(&checkpoint, true), threads)?;
     let quantised = Network::new(&graph::int8(&checkpoint, quantisation, true), threads)?;
     let layers = evaluate::layer_errors(&exposed, &quantised, &calibration[..calibration.len().min(4)])?;
     drop((exposed, quantised));
@@ -303,32 +307,57 @@ fn not_oct(int8: &Network, pictures: &[Picture], gate: &Gate, limit: f32) -> Res
     Ok([share(far.iter().filter(|far| **far).count()), share(either)])
 }
 
-/// Quantises in every way, evaluates each on validation, and returns the table, the best and its graph.
+/// The int8 network that was chosen: its graph, and what it was quantised from.
+struct Chosen {
+    checkpoint: Checkpoint,
+    statistics: Statistics,
+    model: fovea::model::onnx::Model,
+}
+
+/// Quantises in every way, evaluates each on validation, and returns the table, the place of the best in it, and the best.
 fn choose(
     checkpoint: &Checkpoint,
-    statistics: &Statistics,
+    statistics: Statistics,
+    calibration: &[&Picture],
     validation: &Evaluation,
     threads: usize,
-) -> Result<(Vec<Candidate>, usize, fovea::model::onnx::Model)> {
+) -> Result<(Vec<Candidate>, usize, Chosen)> {
     let mut candidates: Vec<Candidate> = Vec::new();
     let mut models = Vec::new();
-    let mut try_one =
-        |method: Method, bias_correction: bool, candidates: &mut Vec<Candidate>| -> Result<()> {
-            let scales = statistics.scales(method);
-            let means = bias_correction.then_some(&statistics.means);
-            let model = graph::int8(checkpoint, Quantisation { scales: &scales, means }, false);
-            let network = Network::new(&model, threads)?;
-            let candidate = validation.candidate(method, bias_correction, &network)?;
-            eprintln!("{candidate}");
-            candidates.push(candidate);
-            models.push(model);
-            Ok(())
-        };
+    let mut try_one = |checkpoint: &Checkpoint,
+                       statistics: &Statistics,
+                       method: Method,
+                       [equalised, corrected]: [bool; 2],
+                       candidates: &mut Vec<Candidate>|
+     -> Result<()> {
+        let scales = statistics.scales(method);
+        let means = corrected.then_some(&statistics.means);
+        let model = graph::int8(checkpoint, Quantisation { scales: &scales, means }, false);
+        let network = Network::new(&model, threads)?;
+        let candidate = validation.candidate(method, [equalised, corrected], &network)?;
+        eprintln!("{candidate}");
+        candidates.push(candidate);
+        models.push(model);
+        Ok(())
+    };
     for method in Method::ALL {
-        try_one(method, false, &mut candidates)?;
+        try_one(checkpoint, &statistics, method, [false, false], &mut candidates)?;
     }
     let method = candidates[evaluate::best(&candidates)].method;
-    try_one(method, true, &mut candidates)?;
+    try_one(checkpoint, &statistics, method, [false, true], &mut candidates)?;
+    let equal = equalise::equalise(checkpoint, &statistics.maxima);
+    let exposed = Network::new(&graph::float(&equal, true), threads)?;
+    let equal_statistics = Statistics::collect(&exposed, calibration)?;
+    drop(exposed);
+    for corrected in [false, true] {
+        try_one(&equal, &equal_statistics, method, [true, corrected], &mut candidates)?;
+    }
     let chosen = evaluate::best(&candidates);
-    Ok((candidates, chosen, models.swap_remove(chosen)))
+    let model = models.swap_remove(chosen);
+    let (checkpoint, statistics) = if candidates[chosen].equalised {
+        (equal, equal_statistics)
+    } else {
+        (checkpoint.clone(), statistics)
+    };
+    Ok((candidates, chosen, Chosen { checkpoint, statistics, model }))
 }
