@@ -9,7 +9,7 @@ use crate::export::graph::Scales;
 use crate::export::quantise::WEIGHT_MAX;
 use burn::tensor::Tensor;
 
-/// What is done to weights and activations on their way through a section. Names are those of [`Scales`]: a
+/// What is done to weights and activations on their way through a section. Names are those of the export's scales: a
 /// convolution's for what stays inside a block, the block's for its output.
 pub trait Tap {
     /// Weights `[output, width]` before they are used.
