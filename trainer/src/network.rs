@@ -44,6 +44,13 @@ pub struct Block {
     pub side: usize,
 }
 
+impl Block {
+    /// True where the block ends in branches, which are concatenated and share one activation scale.
+    pub fn forks(&self) -> bool {
+        matches!(self.nodes.last(), Some(Node::Fork(_)))
+    }
+}
+
 /// Epsilon of every batch normalisation.
 pub const BN_EPSILON: f32 = 1e-3;
 

@@ -9,36 +9,30 @@ use crate::export::graph::Scales;
 use crate::export::quantise::WEIGHT_MAX;
 use burn::tensor::Tensor;
 
-/// What is done to weights and activations on their way through a section. Names are those of the export's scales: a
+/// What is done to weights and activations on their way through a section; nothing, where a method is left out. Names are those of the export's scales: a
 /// convolution's for what stays inside a block, the block's for its output.
 pub trait Tap {
     /// Weights `[output, width]` before they are used.
-    fn weight(&mut self, weight: Tensor<2>) -> Tensor<2>;
+    fn weight(&mut self, weight: Tensor<2>) -> Tensor<2> {
+        weight
+    }
 
     /// An activation after its ReLU, or a block's whole output.
-    fn activation(&mut self, name: &str, x: Tensor<4>) -> Tensor<4>;
+    fn activation(&mut self, _name: &str, x: Tensor<4>) -> Tensor<4> {
+        x
+    }
 
     /// The average of the activation `of`, which keeps its scale.
-    fn averaged(&mut self, of: &str, x: Tensor<4>) -> Tensor<4>;
+    fn averaged(&mut self, _of: &str, x: Tensor<4>) -> Tensor<4> {
+        x
+    }
 }
 
 /// Nothing is done: training in floats.
 #[derive(Clone, Copy, Debug)]
 pub struct Exact;
 
-impl Tap for Exact {
-    fn weight(&mut self, weight: Tensor<2>) -> Tensor<2> {
-        weight
-    }
-
-    fn activation(&mut self, _: &str, x: Tensor<4>) -> Tensor<4> {
-        x
-    }
-
-    fn averaged(&mut self, _: &str, x: Tensor<4>) -> Tensor<4> {
-        x
-    }
-}
+impl Tap for Exact {}
 
 /// Counts the values of every activation; [`Watch::scales`] reads the scales from the counts.
 #[derive(Debug, Default)]
@@ -63,19 +57,11 @@ impl Watch {
 }
 
 impl Tap for Watch {
-    fn weight(&mut self, weight: Tensor<2>) -> Tensor<2> {
-        weight
-    }
-
     fn activation(&mut self, name: &str, x: Tensor<4>) -> Tensor<4> {
         let values = x.clone().into_data().try_to_vec::<f32>().unwrap_or_default();
         if let Err(why) = self.histograms.entry(name.into()).or_default().add(&values) {
             self.failed.get_or_insert(format!("{name}: {why}"));
         }
-        x
-    }
-
-    fn averaged(&mut self, _: &str, x: Tensor<4>) -> Tensor<4> {
         x
     }
 }
@@ -84,26 +70,20 @@ impl Tap for Watch {
 #[derive(Clone, Copy, Debug)]
 pub struct Rounded<'a>(pub &'a Scales);
 
-impl Rounded<'_> {
-    fn round(self, name: &str, x: Tensor<4>) -> Tensor<4> {
-        match self.0.get(name) {
-            Some(scale) => activation(x, *scale),
-            None => x,
-        }
-    }
-}
-
 impl Tap for Rounded<'_> {
     fn weight(&mut self, weight: Tensor<2>) -> Tensor<2> {
         weights(weight)
     }
 
     fn activation(&mut self, name: &str, x: Tensor<4>) -> Tensor<4> {
-        self.round(name, x)
+        match self.0.get(name) {
+            Some(scale) => activation(x, *scale),
+            None => x,
+        }
     }
 
     fn averaged(&mut self, of: &str, x: Tensor<4>) -> Tensor<4> {
-        self.round(of, x)
+        self.activation(of, x)
     }
 }
 

@@ -172,6 +172,11 @@ fn folded(weights: &Weights, conv: &Conv) -> Result<Folded, WeightsError> {
     Ok(Folded { weight: turn(weight, [o, conv.input, kh, kw], false), bias, scale })
 }
 
+/// The convolutions of blocks, in the order of the parameters.
+fn convs_of(blocks: &[Block]) -> impl Iterator<Item = &Conv> {
+    blocks.iter().flat_map(|block| convs(&block.nodes))
+}
+
 impl Section {
     /// The blocks from `weights`, and a head: that of the weights where they have one of this kind, else a new one.
     ///
@@ -186,7 +191,7 @@ impl Section {
         device: &Device,
     ) -> Result<(Self, Params, Norm), WeightsError> {
         let (mut scales, mut params, mut id) = (Vec::new(), Vec::new(), 0);
-        for conv in blocks.iter().flat_map(|block| convs(&block.nodes)) {
+        for conv in convs_of(blocks) {
             let f = folded(weights, conv)?;
             let width = f.weight.len() / conv.output;
             scales.push(given(f.scale, [conv.output], device));
@@ -252,8 +257,8 @@ impl Section {
         let mut walk = Walk { section: self, params, next: 0, tap };
         let (mut x, mut name) = (walk.tap.activation(entry, x), entry.to_string());
         for block in &self.blocks {
-            (x, name) = walk.steps(&block.nodes, x, name, matches!(block.nodes.last(), Some(Node::Fork(_))));
-            if matches!(block.nodes.last(), Some(Node::Fork(_))) {
+            (x, name) = walk.steps(&block.nodes, x, name, block.forks());
+            if block.forks() {
                 // The branches share one scale: it is enough to look at them together.
                 (x, name) = (walk.tap.activation(block.name, x), block.name.into());
             }
@@ -353,7 +358,7 @@ impl Section {
 
     /// Writes what was trained into `weights`, which hold the rest of the network.
     pub fn store(&self, lists: &[Vec<f32>], norm: &Norm, weights: &mut Weights) {
-        let all: Vec<&Conv> = self.blocks.iter().flat_map(|block| convs(&block.nodes)).collect();
+        let all: Vec<&Conv> = convs_of(&self.blocks).collect();
         for (i, conv) in all.iter().enumerate() {
             let (weight, bias, scale) = (&lists[2 * i], &lists[2 * i + 1], list(self.scales[i].clone()));
             let (o, [kh, kw]) = (conv.output, conv.kernel);
@@ -470,7 +475,7 @@ mod tests {
     fn random_weights(blocks: &[Block]) -> Weights {
         let mut random = StdRng::seed_from_u64(3);
         let mut weights = Weights::default();
-        for conv in blocks.iter().flat_map(|b| convs(&b.nodes)) {
+        for conv in convs_of(blocks) {
             let (o, i, [kh, kw]) = (conv.output, conv.input, conv.kernel);
             let mut noise = |n: usize, from: f32, to: f32| {
                 (0..n).map(|_| random.random_range(from..to)).collect::<Vec<f32>>()

@@ -12,7 +12,7 @@ use crate::network::{Node, inception_v3};
 const WIDEST: f32 = 8.0;
 
 /// Convolutions whose output only other convolutions of the same block read, each with its readers.
-pub fn pairs() -> Vec<(String, Vec<String>)> {
+fn pairs() -> Vec<(String, Vec<String>)> {
     fn first(nodes: &[Node]) -> Vec<String> {
         match nodes.iter().find(|node| !matches!(node, Node::MaxPool | Node::AveragePool)) {
             Some(Node::Conv(conv)) => vec![conv.name.clone()],
@@ -90,7 +90,7 @@ fn factors(maxima: &[f32], read: &[f32]) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::export::{graph, runner::Network, testing};
+    use crate::export::{calibrate::Statistics, graph, runner::Network, testing};
     use crate::network::convs;
 
     #[test]
@@ -119,32 +119,13 @@ mod tests {
         assert_eq!(16.0 / f[0] / (1.0 * f[0]), 1.0 / f[1] / (1.0 * f[1]));
     }
 
-    /// Largest value of each channel over pictures.
-    fn maxima(checkpoint: &Checkpoint, inputs: &[fovea::prepare::NetworkInput]) -> Maxima {
-        let exposed = Network::new(&graph::float(checkpoint, true), 2).unwrap();
-        let copy = |_: usize, outputs: &[&[f32]]| Ok(outputs.iter().map(|o| o.to_vec()).collect::<Vec<_>>());
-        let outputs = exposed.map(inputs, "maxima", copy).unwrap();
-        let (names, channels) = (graph::exposed(), graph::channels());
-        let mut maxima: Maxima = names.iter().map(|name| (name.clone(), vec![0.0; channels[name]])).collect();
-        for picture in &outputs {
-            // After the logits and the features.
-            for (name, values) in names.iter().zip(&picture[2..]) {
-                let list = maxima.get_mut(name).unwrap();
-                let cells = values.len() / list.len();
-                for (m, plane) in list.iter_mut().zip(values.chunks_exact(cells)) {
-                    *m = plane.iter().fold(*m, |m, v| m.max(*v));
-                }
-            }
-        }
-        maxima
-    }
-
     // The f32 network stays the same, and a channel that towers over its tensor does so less.
     #[test]
     fn answers_stay() {
         let mut checkpoint = testing::checkpoint("gap");
-        let inputs: Vec<_> = (0..2).map(testing::picture).collect();
-        let mut maxima = maxima(&checkpoint, &inputs);
+        let pictures = testing::pictures(2);
+        let exposed = Network::new(&graph::float(&checkpoint, true), 2).unwrap();
+        let mut maxima = Statistics::collect(&exposed, &pictures.iter().collect::<Vec<_>>()).unwrap().maxima;
         let (first, second) = ("Mixed_6b.branch7x7_1", "Mixed_6b.branch7x7_2");
         let values = maxima.get_mut(first).unwrap();
         let tall = (0..values.len()).max_by(|a, b| values[*a].total_cmp(&values[*b])).unwrap();
@@ -162,7 +143,8 @@ mod tests {
         let weight = |c: &Checkpoint| c.convs[first].weight[tall * taps];
         assert_eq!(weight(&equal), weight(&checkpoint) / WIDEST);
         let answer = |c: &Checkpoint| {
-            Network::new(&graph::float(c, false), 2).unwrap().answers(&inputs, "f32").unwrap()
+            let network = Network::new(&graph::float(c, false), 2).unwrap();
+            network.answers(pictures.iter().map(|p| &p.input), "f32").unwrap()
         };
         for (a, b) in answer(&checkpoint).iter().zip(&answer(&equal)) {
             for c in 0..4 {

@@ -48,17 +48,13 @@ pub fn scaled() -> Vec<String> {
     }
     let mut names = Vec::new();
     for block in inception_v3(1) {
-        let forks = block_ends_in_fork(&block);
+        let forks = block.forks();
         inner(&block.nodes, forks, &mut names);
         if forks {
             names.push(block.name.into());
         }
     }
     names
-}
-
-fn block_ends_in_fork(block: &Block) -> bool {
-    matches!(block.nodes.last(), Some(Node::Fork(_)))
 }
 
 /// The network in f32. With `expose` its outputs are, after `logits` and `features`, everything that calibration looks
@@ -281,7 +277,7 @@ impl<'a> Builder<'a> {
     }
 
     fn block(&mut self, block: &Block, from: Wire) -> Wire {
-        let ends = block_ends_in_fork(block);
+        let ends = block.forks();
         let mut wires = self.steps(&block.nodes, from, block.name, ends);
         if !ends {
             return wires.swap_remove(0);

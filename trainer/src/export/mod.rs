@@ -159,14 +159,11 @@ pub fn run(args: &ExportArgs) -> Result<()> {
     let keys: Vec<(Class, &str)> = train.iter().map(|p| (p.class, p.patient.as_str())).collect();
     let calibration: Vec<&Picture> =
         pictures::stratified(&keys, args.calibration).into_iter().map(|i| &train[i]).collect();
-    let exposed = Network::new(&graph::float(&checkpoint, true), threads)?;
-    let statistics = Statistics::collect(&exposed, &calibration)?;
-    drop(exposed);
-
     let float = Network::new(&graph::float(&checkpoint, false), threads)?;
     let mut validation = Evaluation::start(validation, &float, "f32 on validation")?;
-    let (candidates, chosen, Chosen { checkpoint, statistics, model }) =
-        choose(&checkpoint, statistics, &calibration, &validation, threads)?;
+    let plain = Source::new(checkpoint, &calibration, threads)?;
+    let (candidates, chosen, source, model) = choose(plain, &calibration, &validation, threads)?;
+    let Source { checkpoint, exposed, statistics } = source;
     let best = &candidates[chosen];
     let loss = validation.float_accuracy().value() - best.accuracy.value();
     ensure!(
@@ -180,7 +177,6 @@ pub fn run(args: &ExportArgs) -> Result<()> {
     let scales = statistics.scales(best.method);
     let means = best.bias_correction.then_some(&statistics.means);
     let quantisation = Quantisation { scales: &scales, means };
-    let exposed = Network::new(&graph::float(&checkpoint, true), threads)?;
     let quantised = Network::new(&graph::int8(&checkpoint, quantisation, true), threads)?;
     let layers = evaluate::layer_errors(&exposed, &quantised, &calibration[..calibration.len().min(4)])?;
     drop((exposed, quantised));
@@ -307,32 +303,39 @@ fn not_oct(int8: &Network, pictures: &[Picture], gate: &Gate, limit: f32) -> Res
     Ok([share(far.iter().filter(|far| **far).count()), share(either)])
 }
 
-/// The int8 network that was chosen: its graph, and what it was quantised from.
-struct Chosen {
+/// A network that may be quantised, with all of its activations exposed, and what calibration shows of them.
+struct Source {
     checkpoint: Checkpoint,
+    exposed: Network,
     statistics: Statistics,
-    model: fovea::model::onnx::Model,
 }
 
-/// Quantises in every way, evaluates each on validation, and returns the table, the place of the best in it, and the best.
+impl Source {
+    fn new(checkpoint: Checkpoint, calibration: &[&Picture], threads: usize) -> Result<Self> {
+        let exposed = Network::new(&graph::float(&checkpoint, true), threads)?;
+        let statistics = Statistics::collect(&exposed, calibration)?;
+        Ok(Self { checkpoint, exposed, statistics })
+    }
+}
+
+/// Quantises in every way, evaluates each on validation, and returns the table, the place of the best in it, what the best
+/// was quantised from, and its graph.
 fn choose(
-    checkpoint: &Checkpoint,
-    statistics: Statistics,
+    plain: Source,
     calibration: &[&Picture],
     validation: &Evaluation,
     threads: usize,
-) -> Result<(Vec<Candidate>, usize, Chosen)> {
+) -> Result<(Vec<Candidate>, usize, Source, fovea::model::onnx::Model)> {
     let mut candidates: Vec<Candidate> = Vec::new();
     let mut models = Vec::new();
-    let mut try_one = |checkpoint: &Checkpoint,
-                       statistics: &Statistics,
+    let mut try_one = |source: &Source,
                        method: Method,
                        [equalised, corrected]: [bool; 2],
                        candidates: &mut Vec<Candidate>|
      -> Result<()> {
-        let scales = statistics.scales(method);
-        let means = corrected.then_some(&statistics.means);
-        let model = graph::int8(checkpoint, Quantisation { scales: &scales, means }, false);
+        let scales = source.statistics.scales(method);
+        let means = corrected.then_some(&source.statistics.means);
+        let model = graph::int8(&source.checkpoint, Quantisation { scales: &scales, means }, false);
         let network = Network::new(&model, threads)?;
         let candidate = validation.candidate(method, [equalised, corrected], &network)?;
         eprintln!("{candidate}");
@@ -341,23 +344,17 @@ fn choose(
         Ok(())
     };
     for method in Method::ALL {
-        try_one(checkpoint, &statistics, method, [false, false], &mut candidates)?;
+        try_one(&plain, method, [false, false], &mut candidates)?;
     }
     let method = candidates[evaluate::best(&candidates)].method;
-    try_one(checkpoint, &statistics, method, [false, true], &mut candidates)?;
-    let equal = equalise::equalise(checkpoint, &statistics.maxima);
-    let exposed = Network::new(&graph::float(&equal, true), threads)?;
-    let equal_statistics = Statistics::collect(&exposed, calibration)?;
-    drop(exposed);
+    try_one(&plain, method, [false, true], &mut candidates)?;
+    let equal = equalise::equalise(&plain.checkpoint, &plain.statistics.maxima);
+    let equal = Source::new(equal, calibration, threads)?;
     for corrected in [false, true] {
-        try_one(&equal, &equal_statistics, method, [true, corrected], &mut candidates)?;
+        try_one(&equal, method, [true, corrected], &mut candidates)?;
     }
     let chosen = evaluate::best(&candidates);
+    let source = if candidates[chosen].equalised { equal } else { plain };
     let model = models.swap_remove(chosen);
-    let (checkpoint, statistics) = if candidates[chosen].equalised {
-        (equal, equal_statistics)
-    } else {
-        (checkpoint.clone(), statistics)
-    };
-    Ok((candidates, chosen, Chosen { checkpoint, statistics, model }))
+    Ok((candidates, chosen, source, model))
 }

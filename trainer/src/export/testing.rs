@@ -1,6 +1,7 @@
 //! A random network for tests.
 
 use super::fold::{Checkpoint, Folded, HIDDEN, Head};
+use super::pictures::Picture;
 use crate::network::{convs, inception_v3};
 use fovea::engine::{FEATURE_CHANNELS, FEATURE_SIDE};
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
@@ -56,4 +57,16 @@ pub fn picture(seed: u64) -> fovea::prepare::NetworkInput {
         *pixel = (layers + rng.random_range(-30.0f32..30.0)).clamp(0.0, 255.0) as u8;
     }
     fovea::prepare::NetworkInput(input)
+}
+
+/// So many of them, each of a patient of its own.
+pub fn pictures(count: u64) -> Vec<Picture> {
+    (0..count)
+        .map(|seed| Picture {
+            class: fovea::Class::Normal,
+            patient: seed.to_string(),
+            input: picture(seed),
+            refused: false,
+        })
+        .collect()
 }

@@ -5,19 +5,7 @@ use super::graph::{self, Quantisation};
 use super::measure;
 use super::pictures::Picture;
 use super::runner::Network;
-use super::testing;
-use fovea::Class;
-
-fn pictures(count: u64) -> Vec<Picture> {
-    (0..count)
-        .map(|seed| Picture {
-            class: Class::Normal,
-            patient: seed.to_string(),
-            input: testing::picture(seed),
-            refused: false,
-        })
-        .collect()
-}
+use super::testing::{self, pictures};
 
 // f32 against int8 on pictures that calibration did not see, for both heads; and the parts of the f32 answer against a
 // plain computation.

@@ -4,7 +4,7 @@ use crate::export::fold::Folded;
 use crate::export::graph::{self, Quantisation};
 use crate::export::quantise::quantise;
 use crate::export::runner::Network;
-use crate::export::{calibrate::Statistics, pictures::Picture, testing};
+use crate::export::{calibrate::Statistics, testing};
 use crate::network::BN_EPSILON;
 use crate::nn::Layout;
 use crate::section::{Cut, HeadKind, Section};
@@ -43,14 +43,7 @@ fn gradients_pass_the_rounding_and_stop_where_it_clips() {
 #[test]
 fn a_rounded_section_answers_as_the_int8_graph() {
     let checkpoint = testing::checkpoint("gap");
-    let pictures: Vec<Picture> = (0..3)
-        .map(|seed| Picture {
-            class: fovea::Class::Normal,
-            patient: String::new(),
-            input: testing::picture(seed),
-            refused: false,
-        })
-        .collect();
+    let pictures = testing::pictures(3);
     let exposed = Network::new(&graph::float(&checkpoint, true), 2).unwrap();
     let statistics = Statistics::collect(&exposed, &pictures.iter().collect::<Vec<_>>()).unwrap();
     // Half of what is needed, so that rounding and clipping both show.
