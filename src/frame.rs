@@ -1,5 +1,8 @@
 //! A grey picture with its origin and time: the one currency between the rooms.
 
+pub(crate) mod jpeg;
+
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -110,7 +113,11 @@ impl Frame {
             path: path.into(),
             reason: error.to_string(),
         };
-        let mut reader = image::ImageReader::new(std::io::Cursor::new(bytes))
+        // The decoder would show the rest of a cut picture as grey.
+        let jpeg = bytes.starts_with(&[0xff, 0xd8]);
+        let whole = if jpeg { jpeg::repair(bytes) } else { Ok(Cow::Borrowed(bytes)) };
+        let whole = whole.map_err(|reason| broken(&reason))?;
+        let mut reader = image::ImageReader::new(std::io::Cursor::new(&whole[..]))
             .with_guessed_format()
             .map_err(|error| broken(&error))?;
         let mut limits = image::Limits::default();
@@ -242,6 +249,16 @@ mod tests {
         );
         let error = Frame::decode(b"\xff\xd8\xff\xe0garbage", Path::new("cut.jpeg")).unwrap_err();
         assert!(matches!(error, FrameError::Broken { .. }) && error.to_string().contains("cut.jpeg"));
+        let whole = std::fs::read("examples/bscans/phantom-cnv-1.jpeg").unwrap();
+        assert!(Frame::decode(&whole, Path::new("whole.jpeg")).is_ok());
+        for percent in [5, 30, 60, 90, 99] {
+            let error =
+                Frame::decode(&whole[..whole.len() * percent / 100], Path::new("cut.jpeg")).unwrap_err();
+            assert!(
+                error.to_string().contains("cut.jpeg") && error.to_string().contains("is cut"),
+                "{error}"
+            );
+        }
         assert!(matches!(Frame::new(64, 64, vec![0; 5], "x"), Err(FrameError::Buffer { got: 5, .. })));
     }
 }

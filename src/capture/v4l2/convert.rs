@@ -1,6 +1,5 @@
 //! A capture device's bytes as a [`Frame`].
 
-use super::jpeg;
 use crate::Frame;
 use crate::frame::FrameError;
 
@@ -98,7 +97,7 @@ pub enum ConvertError {
 pub fn frame(shape: &Shape, bytes: &[u8], origin: &str) -> Result<Frame, ConvertError> {
     let (width, height) = (shape.width as usize, shape.height as usize);
     if shape.layout == Layout::Mjpeg {
-        let whole = jpeg::repair(bytes).map_err(ConvertError::Jpeg)?;
+        let whole = crate::frame::jpeg::repair(bytes).map_err(ConvertError::Jpeg)?;
         let frame = Frame::decode(&whole, origin.as_ref())?;
         let (w, h) = (frame.width(), frame.height());
         if (w, h) != (shape.width, shape.height) {

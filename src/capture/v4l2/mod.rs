@@ -7,7 +7,6 @@
 //! that a finding leaves the screen when pictures stop.
 
 mod convert;
-mod jpeg;
 mod sys;
 
 use super::{Feed, Port, Signal};

@@ -1,4 +1,4 @@
-//! What cameras leave out of the JPEG pictures of a stream, and pictures that are cut.
+//! JPEG pictures that are cut, and what cameras leave out of those of a stream.
 
 use std::borrow::Cow;
 
