@@ -13,7 +13,10 @@ pub fn each(bytes: &mut [u8], size: usize, work: impl Fn(usize, &mut [u8]) + Syn
     });
 }
 
-/// Rows of a band, so that each thread has one.
-pub fn rows(height: usize) -> usize {
-    height.div_ceil(rayon::current_num_threads()).max(32)
+/// Rows of a band, so that each thread has one; all rows where waking a thread takes longer than they do.
+pub fn rows(height: usize, width: usize) -> usize {
+    /// Pixels that are worth a thread.
+    const WORTH: usize = 1 << 18;
+    let threads = (height * width / WORTH).clamp(1, rayon::current_num_threads());
+    height.div_ceil(threads).max(1)
 }

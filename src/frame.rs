@@ -4,6 +4,7 @@ pub(crate) mod jpeg;
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// More pixels than this are refused before anything is allocated: 64 megapixels, twice an 8K screen.
@@ -14,7 +15,7 @@ pub const MAX_PIXELS: u64 = 64 << 20;
 pub struct Frame {
     width: u32,
     height: u32,
-    pixels: Vec<u8>,
+    pixels: Arc<Vec<u8>>,
     /// Difference between the largest and the smallest colour channel of each pixel, where any differs.
     colour: Option<Vec<u8>>,
     /// Largest difference between colour channels seen when the picture was made grey; 0 for a grey source.
@@ -89,7 +90,15 @@ impl Frame {
         if pixels.len() as u64 != u64::from(width) * u64::from(height) {
             return Err(FrameError::Buffer { origin, width, height, got: pixels.len() });
         }
-        Ok(Self { width, height, pixels, colour: None, chroma: 0, origin, captured: Instant::now() })
+        Ok(Self {
+            width,
+            height,
+            pixels: Arc::new(pixels),
+            colour: None,
+            chroma: 0,
+            origin,
+            captured: Instant::now(),
+        })
     }
 
     /// Reads a JPEG, PNG, TIFF or BMP file; colour becomes grey by [`luma`], 16 bits become 8 by their upper byte.
@@ -183,6 +192,11 @@ impl Frame {
     /// The grey bytes, row by row.
     pub fn pixels(&self) -> &[u8] {
         &self.pixels
+    }
+
+    /// The grey bytes for who keeps them longer than the frame.
+    pub fn shared_pixels(&self) -> Arc<Vec<u8>> {
+        Arc::clone(&self.pixels)
     }
 }
 

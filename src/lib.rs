@@ -15,6 +15,7 @@ pub mod diagnosis;
 pub mod engine;
 pub mod explain;
 pub mod frame;
+mod kernels;
 pub mod model;
 pub mod prepare;
 pub mod reader;

@@ -14,14 +14,13 @@ pub mod band;
 
 use crate::bands;
 use crate::frame::Frame;
+use crate::kernels::{self, Filter};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::ops::Range;
 
 /// Side of the network's square input in pixels.
 pub const SIDE: usize = 299;
-
-/// Fixed-point one of the filter weights.
-const ONE: i64 = 1 << 14;
 
 /// The network's input: 299x299 grey bytes; the network sees `byte / 255`.
 #[derive(Clone, PartialEq, Eq)]
@@ -111,7 +110,7 @@ pub struct Prepared {
 
 /// A frame's B-scan, cut out and with its margins blackened, and the share of it that was margin.
 #[derive(Clone, Debug)]
-pub struct Scan {
+pub struct Scan<'a> {
     /// Where in the frame it lies.
     pub region: Region,
     /// Width in pixels.
@@ -119,7 +118,7 @@ pub struct Scan {
     /// Height in pixels.
     pub height: usize,
     /// Grey bytes, margins 0.
-    pub pixels: Vec<u8>,
+    pub pixels: Cow<'a, [u8]>,
     /// Share of margin, 0 to 1.
     pub margin: f32,
 }
@@ -129,7 +128,7 @@ impl Preparation {
     ///
     /// # Errors
     /// [`RegionError`] when the region leaves the frame or is smaller than 32x32.
-    pub fn scan(&self, frame: &Frame, region: Option<Region>) -> Result<Scan, RegionError> {
+    pub fn scan<'a>(&self, frame: &'a Frame, region: Option<Region>) -> Result<Scan<'a>, RegionError> {
         let (fw, fh) = (frame.width(), frame.height());
         let r = region.unwrap_or(Region::whole(frame));
         let inside = |start: u32, length: u32, all: u32| {
@@ -144,23 +143,32 @@ impl Preparation {
             });
         }
         let (width, height) = (r.width as usize, r.height as usize);
-        let mut pixels = Vec::with_capacity(width * height);
-        for y in 0..height {
-            let start = (r.y as usize + y) * fw as usize + r.x as usize;
-            pixels.extend_from_slice(&frame.pixels()[start..start + width]);
-        }
+        // The frame's own pixels where nothing is cut off; they are copied when there is margin to blacken.
+        let mut pixels = if r == Region::whole(frame) {
+            Cow::Borrowed(frame.pixels())
+        } else {
+            let row = |y: usize| (r.y as usize + y) * fw as usize + r.x as usize;
+            Cow::Owned((0..height).flat_map(|y| &frame.pixels()[row(y)..row(y) + width]).copied().collect())
+        };
         let margin =
             if self.margin_white == 0 { 0 } else { blacken(&mut pixels, width, height, self.margin_white) };
         Ok(Scan { region: r, width, height, margin: margin as f32 / (width * height) as f32, pixels })
     }
 
     /// The network's input from a scan.
-    pub fn input(&self, scan: &Scan) -> Prepared {
+    pub fn input(&self, scan: &Scan<'_>) -> Prepared {
         let region = scan.region;
-        let narrow = resize_rows(&scan.pixels, scan.width, SIDE);
+        let mut narrow = vec![0; SIDE * scan.height];
+        let filter = Filter::between(scan.width, SIDE);
+        let band = bands::rows(scan.height, scan.width);
+        bands::each(&mut narrow, SIDE * band, |number, out| {
+            kernels::rows(&scan.pixels[number * band * scan.width..], &filter, out);
+        });
         let square = |rows: Range<usize>| {
             let mut input = Box::new([0; SIDE * SIDE]);
-            resize_columns(&narrow[rows.start * SIDE..rows.end * SIDE], &mut input[..]);
+            let filter = Filter::between(rows.len(), SIDE);
+            let pixels = &narrow[rows.start * SIDE..rows.end * SIDE];
+            kernels::columns(pixels, SIDE, &filter, 0, &mut input[..]);
             NetworkInput(input)
         };
         let whole = square(0..scan.height);
@@ -184,7 +192,7 @@ impl Preparation {
 }
 
 /// Sets white runs at the edges to 0 and returns how many pixels they had; `white` is at least 1.
-fn blacken(pixels: &mut [u8], width: usize, height: usize, white: u8) -> usize {
+fn blacken(pixels: &mut Cow<'_, [u8]>, width: usize, height: usize, white: u8) -> usize {
     let run = |row: &[u8]| row.iter().take_while(|p| **p >= white).count();
     let back = |row: &[u8]| row.iter().rev().take_while(|p| **p >= white).count();
     // All runs are measured before the first is set.
@@ -192,6 +200,10 @@ fn blacken(pixels: &mut [u8], width: usize, height: usize, white: u8) -> usize {
     let mut rows = pixels.chunks_exact(width);
     let top = columns(&mut rows, width, white);
     let bottom = columns(&mut pixels.chunks_exact(width).rev(), width, white);
+    if sides.iter().all(|side| *side == (0, 0)) && top.iter().chain(&bottom).all(|count| *count == 0) {
+        return 0;
+    }
+    let pixels = pixels.to_mut();
     let mut margin = 0;
     // What is margin in two ways is 0 the second time.
     let mut set = |part: &mut [u8]| {
@@ -225,88 +237,6 @@ fn columns(rows: &mut dyn Iterator<Item = &[u8]>, width: usize, white: u8) -> Ve
     counts
 }
 
-/// First source pixel and 14-bit weights of each of `to` output pixels over `from` input pixels.
-fn filter_weights(from: usize, to: usize) -> Vec<(usize, Vec<i32>)> {
-    // All positions in units of 1/(2·to) source pixel, so that everything is an integer.
-    let (from_i, to_i) = (from as i64, to as i64);
-    let support = from_i.max(to_i); // half-width of the triangle: one output or one input pixel, whichever is larger
-    (0..to_i)
-        .map(|o| {
-            let centre = (2 * o + 1) * from_i;
-            let first = ((centre - 2 * support) / (2 * to_i)).max(0);
-            let last = ((centre + 2 * support) / (2 * to_i)).min(from_i - 1);
-            let raw: Vec<i64> =
-                (first..=last).map(|i| (2 * support - (centre - (2 * i + 1) * to_i).abs()).max(0)).collect();
-            let sum: i64 = raw.iter().sum();
-            let mut weights: Vec<i32> =
-                raw.iter().map(|w| ((w * ONE * 2 + sum) / (2 * sum)) as i32).collect();
-            // What rounding left over goes to the heaviest tap, the first of equals.
-            let rest = ONE as i32 - weights.iter().sum::<i32>();
-            let heaviest = (0..weights.len()).rev().max_by_key(|&i| weights[i]).unwrap_or(0);
-            weights[heaviest] += rest;
-            (first as usize, weights)
-        })
-        .collect()
-}
-
-/// Taps are padded to a multiple of this, so that the compiler may take them at once.
-const GROUP: usize = 8;
-
-/// Resizes each row of a picture `width` pixels wide to `to` pixels.
-fn resize_rows(pixels: &[u8], width: usize, to: usize) -> Vec<u8> {
-    let taps = filter_weights(width, to);
-    let most = taps.iter().map(|(_, weights)| weights.len()).max().unwrap_or(0).next_multiple_of(GROUP);
-    // 14-bit weights fit 16 bits. A picture is never narrower than its taps: `Preparation::scan` refuses less than 32.
-    let mut firsts = Vec::with_capacity(to);
-    let mut padded = vec![[0i16; GROUP]; to * most / GROUP];
-    for (o, (first, weights)) in taps.iter().enumerate() {
-        let start = (*first).min(width.saturating_sub(most));
-        firsts.push(start);
-        for (k, w) in weights.iter().enumerate() {
-            let k = first - start + k;
-            padded[o * most / GROUP + k / GROUP][k % GROUP] = *w as i16;
-        }
-    }
-    let mut out = vec![0; to * pixels.len() / width];
-    let band = bands::rows(pixels.len() / width);
-    bands::each(&mut out, to * band, |number, out| {
-        let rows = pixels[number * band * width..].chunks_exact(width);
-        for (out, row) in out.chunks_exact_mut(to).zip(rows) {
-            for ((out, first), weights) in out.iter_mut().zip(&firsts).zip(padded.chunks_exact(most / GROUP))
-            {
-                let (groups, _) = row[*first..][..most].as_chunks::<GROUP>();
-                let sum: i32 = groups.iter().zip(weights).map(|(p, w)| products(p, w)).sum();
-                *out = round(sum);
-            }
-        }
-    });
-    out
-}
-
-fn products(pixels: &[u8; GROUP], weights: &[i16; GROUP]) -> i32 {
-    (0..GROUP).map(|k| i32::from(pixels[k]) * i32::from(weights[k])).sum()
-}
-
-/// Resizes the columns of a picture [`SIDE`] wide to [`SIDE`] pixels.
-fn resize_columns(pixels: &[u8], out: &mut [u8]) {
-    let taps = filter_weights(pixels.len() / SIDE, SIDE);
-    let band = bands::rows(SIDE);
-    bands::each(out, SIDE * band, |number, out| {
-        for (out, (first, weights)) in out.chunks_exact_mut(SIDE).zip(&taps[number * band..]) {
-            let mut sums = [0i32; SIDE];
-            for (row, w) in pixels[first * SIDE..].chunks_exact(SIDE).zip(weights) {
-                let w = *w as i16;
-                sums.iter_mut().zip(row).for_each(|(sum, p)| *sum += i32::from(i16::from(*p)) * i32::from(w));
-            }
-            out.iter_mut().zip(sums).for_each(|(out, sum)| *out = round(sum));
-        }
-    });
-}
-
-fn round(sum: i32) -> u8 {
-    ((sum + 8192) >> 14).clamp(0, 255) as u8
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -316,16 +246,6 @@ mod tests {
         let pixels =
             (0..height).flat_map(|y| (0..width).map(move |x| (x, y))).map(|(x, y)| f(x, y)).collect();
         Frame::new(width, height, pixels, "test").unwrap()
-    }
-
-    #[test]
-    fn weights_sum_to_one() {
-        for from in [32, 100, 299, 300, 496, 512, 768, 1536, 4000] {
-            for (first, weights) in filter_weights(from, SIDE) {
-                assert_eq!(weights.iter().sum::<i32>(), ONE as i32);
-                assert!(first + weights.len() <= from);
-            }
-        }
     }
 
     #[test]
@@ -367,14 +287,14 @@ mod tests {
         pixels.iter_mut().zip(&margin).filter(|(_, m)| **m).for_each(|(p, _)| *p = 0);
         let pass = |pixels: &[u8], width: usize| -> Vec<u8> {
             let rows = pixels.len() / width;
-            let taps = filter_weights(width, SIDE);
+            let filter = Filter::between(width, SIDE);
             // Turned, so that a second pass turns back.
             (0..SIDE * rows)
                 .map(|i| {
                     let (o, y) = (i / rows, i % rows);
-                    let (first, weights) = &taps[o];
+                    let (first, weights) = &filter.taps()[o];
                     let row = &pixels[y * width + first..];
-                    let sum: i32 = weights.iter().zip(row).map(|(w, p)| w * i32::from(*p)).sum();
+                    let sum: i32 = weights.iter().zip(row).map(|(w, p)| i32::from(*w) * i32::from(*p)).sum();
                     ((sum + 8192) >> 14).clamp(0, 255) as u8
                 })
                 .collect()

@@ -4,7 +4,7 @@ use super::{Align, Heat, Referral, Shown, State, View, scan};
 use crate::Class;
 use crate::prepare::Region;
 use embedded_graphics::{pixelcolor::Rgb888, prelude::*, primitives::Rectangle};
-use std::rc::Rc;
+use std::sync::Arc;
 
 const GROUND: Rgb888 = Rgb888::new(11, 14, 20);
 const PANEL: Rgb888 = Rgb888::new(21, 26, 35);
@@ -43,7 +43,7 @@ pub enum Item {
 #[derive(Clone, PartialEq)]
 pub struct Scan {
     pub width: usize,
-    pub grey: Rc<[u8]>,
+    pub grey: Arc<Vec<u8>>,
     pub map: Option<Box<Heat>>,
     /// What of the picture the map covers.
     pub place: Region,
@@ -71,7 +71,7 @@ fn area(x: i32, y: i32, w: i32, h: i32) -> Rectangle {
 struct List<'a> {
     items: Vec<Item>,
     /// The last picture's pixels.
-    known: Option<&'a Rc<[u8]>>,
+    known: Option<&'a Arc<Vec<u8>>>,
 }
 
 impl List<'_> {
@@ -95,8 +95,8 @@ impl List<'_> {
         let scan = Scan {
             width: shown.picture.width() as usize,
             grey: match self.known {
-                Some(known) if **known == *shown.picture.pixels() => Rc::clone(known),
-                _ => shown.picture.pixels().into(),
+                Some(known) if ***known == *shown.picture.pixels() => Arc::clone(known),
+                _ => shown.picture.shared_pixels(),
             },
             map: shown.map.copied().map(Box::new),
             place: shown.place,

@@ -2,13 +2,11 @@
 
 use super::Heat;
 use super::layout::Scan;
+use crate::kernels::{self, Colours};
 use crate::{Frame, bands};
 use embedded_graphics::prelude::Size;
 use std::ops::Range;
 use std::sync::OnceLock;
-
-/// RGB of each grey under each of 256 heats.
-type Colours = [[[u8; 4]; 256]; 256];
 
 /// The colours are the same for every picture.
 fn colours() -> &'static Colours {
@@ -115,7 +113,7 @@ fn covered(from: u32, length: u32, source: usize, size: usize) -> Range<usize> {
 /// Draws a picture scaled to `size` into `rgb`, rows `pitch` bytes apart, the first at its start. The heat lies over what
 /// the network saw, and nowhere else.
 pub fn draw(scan: &Scan, size: Size, rgb: &mut [u8], pitch: usize) {
-    let (grey, width, map) = (&*scan.grey, scan.width, scan.map.as_deref());
+    let (grey, width, map) = (&scan.grey[..], scan.width, scan.map.as_deref());
     let (w, h) = (size.width as usize, size.height as usize);
     let rows = grey.len() / width.max(1);
     if w == 0 || h == 0 || rows == 0 {
@@ -130,7 +128,7 @@ pub fn draw(scan: &Scan, size: Size, rgb: &mut [u8], pitch: usize) {
         ramps: ramps(across.len()),
     };
     let colours = colours();
-    let band = bands::rows(h);
+    let band = bands::rows(h, w);
     let rgb = &mut rgb[..((h - 1) * pitch + w * 3)];
     bands::each(rgb, band * pitch, |number, bytes| {
         let mut sums = vec![0u32; width];
@@ -165,13 +163,8 @@ pub fn draw(scan: &Scan, size: Size, rgb: &mut [u8], pitch: usize) {
 fn colour(ramp: &Ramp, (a, b): (i32, i32), line: &[u8], pixels: &mut [[u8; 3]], colours: &Colours) {
     // 2^-24 of a step: 255 of them fit 32 bits.
     let slope = (i64::from(b - a) * i64::from(ramp.step)) as i32;
-    let mut heat = (a << 16).wrapping_add((i64::from(b - a) * i64::from(ramp.start)) as i32) as u32;
-    heat = heat.saturating_add(1 << 23);
-    for (pixel, grey) in pixels.iter_mut().zip(line) {
-        let [r, g, b, _] = colours[(heat >> 24) as usize][usize::from(*grey)];
-        *pixel = [r, g, b];
-        heat = heat.wrapping_add_signed(slope);
-    }
+    let heat = (a << 16).wrapping_add((i64::from(b - a) * i64::from(ramp.start)) as i32) as u32;
+    kernels::colour(heat.saturating_add(1 << 23), slope, line, pixels, colours);
 }
 
 /// A row of the scaled picture: each pixel the mean, rounded down, of the source pixels it covers.
@@ -241,7 +234,7 @@ mod tests {
             let mut plain = rgb.clone();
             let size = Size::new(w as u32, h as u32);
             let place = part(sw as u32, sh as u32);
-            let mut scan = Scan { width: sw, grey: grey.as_slice().into(), map: Some(Box::new(map)), place };
+            let mut scan = Scan { width: sw, grey: grey.clone().into(), map: Some(Box::new(map)), place };
             draw(&scan, size, &mut rgb, pitch);
             scan.map = None;
             draw(&scan, size, &mut plain, pitch);
