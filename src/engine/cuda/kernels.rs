@@ -42,7 +42,7 @@ pub const PTX: [u32; 4] = [53, 61, 72, 80];
 pub const CUBINS: [u32; 5] = [53, 62, 72, 87, 110];
 
 /// The first architecture with activations read as signed bytes, and the first without again.
-pub(super) const SIGNED: std::ops::Range<u32> = 72..80;
+pub const SIGNED: std::ops::Range<u32> = 72..80;
 
 /// Compiled kernels, compressed: architecture, bytes.
 const BUILT_PTX: [(u32, &[u8]); 4] = [
