@@ -5,6 +5,7 @@ pub mod cuda;
 pub mod plan;
 pub mod scalar;
 pub mod simd;
+pub mod suite;
 #[cfg(feature = "tract")]
 pub mod tract;
 

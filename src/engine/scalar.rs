@@ -63,8 +63,8 @@ pub(super) fn write_input(plan: &Plan, arena: &mut [u8], input: &[u8]) {
     }
 }
 
-/// The features' bytes, `[row, column, channel]`.
-pub(super) fn read_bytes(plan: &Plan, arena: &[u8]) -> Vec<u8> {
+/// The features' bytes in an arena, `[row, column, channel]`.
+pub fn read_bytes(plan: &Plan, arena: &[u8]) -> Vec<u8> {
     let tensor = &plan.tensors[plan.features];
     let [h, w, c] = tensor.shape;
     (0..h * w).flat_map(|pixel| &arena[tensor.place + pixel * tensor.step..][..c]).copied().collect()

@@ -1,6 +1,9 @@
 //! Tasks of the developers, as `cargo xtask NAME`.
 
+mod board;
 mod kernels;
+mod mutants;
+mod simulate;
 mod toolchain;
 
 use clap::{Parser, Subcommand};
@@ -10,7 +13,9 @@ use clap::{Parser, Subcommand};
 #[command(
     name = "cargo xtask",
     after_help = "Examples:\n  cargo xtask kernels            compile the CUDA kernels and put them where the build finds them\n  \
-                  cargo xtask kernels --check    only see that they compile for every board and every old driver"
+                  cargo xtask kernels --check    see that they compile, and that what is committed is what comes out\n  \
+                  cargo xtask mutants            plant bugs in the kernels and see that the simulator finds each\n  \
+                  cargo xtask simulate           run the shipped network on simulated boards"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -21,10 +26,16 @@ struct Cli {
 enum Task {
     /// Compile the CUDA kernels with NVRTC and ptxas from pinned wheels
     Kernels(kernels::KernelsArgs),
+    /// Plant bugs in the kernels; each must be caught
+    Mutants(mutants::MutantsArgs),
+    /// Run the shipped network on simulated boards; the bytes must be the scalar engine's
+    Simulate(simulate::SimulateArgs),
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().task {
         Task::Kernels(args) => kernels::run(&args),
+        Task::Mutants(args) => mutants::run(&args),
+        Task::Simulate(args) => simulate::run(&args),
     }
 }

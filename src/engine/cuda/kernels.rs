@@ -21,9 +21,10 @@ use std::sync::Arc;
 pub const MAIN: &str = "all.cu";
 
 /// The sources, by name.
-pub const SOURCES: [(&str, &str); 9] = [
+pub const SOURCES: [(&str, &str); 10] = [
     (MAIN, include_str!("kernels/all.cu")),
     ("job.cuh", include_str!("kernels/job.cuh")),
+    ("loads.cuh", include_str!("kernels/loads.cuh")),
     ("steps.cu", include_str!("kernels/steps.cu")),
     ("convolve_mma.cuh", include_str!("kernels/convolve_mma.cuh")),
     ("convolve_wmma.cuh", include_str!("kernels/convolve_wmma.cuh")),
@@ -42,7 +43,7 @@ pub const PTX: [u32; 4] = [53, 61, 72, 80];
 pub const CUBINS: [u32; 5] = [53, 62, 72, 87, 110];
 
 /// The first architecture with activations read as signed bytes, and the first without again.
-pub(super) const SIGNED: std::ops::Range<u32> = 72..80;
+pub const SIGNED: std::ops::Range<u32> = 72..80;
 
 /// Compiled kernels, compressed: architecture, bytes.
 const BUILT_PTX: [(u32, &[u8]); 4] = [
