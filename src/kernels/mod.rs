@@ -7,7 +7,7 @@ mod resize;
 pub use colour::{Colours, colour};
 pub use resize::{Filter, columns, rows};
 
-/// Runs `work` compiled for AVX2 and FMA-free floats where the CPU has it, else as it is: the compiler makes wider loops, not
+/// Runs `work` compiled for AVX2 where the CPU has it, else as it is: the compiler makes wider loops, not
 /// other results. `work` calls functions that are always inlined.
 #[inline(always)]
 pub fn wide<R>(work: impl FnOnce() -> R) -> R {
