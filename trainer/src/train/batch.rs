@@ -46,7 +46,6 @@ impl Trainer<'_> {
         Ok((self.section.batch(parts, shape), labels))
     }
 
-
     /// Smoothed labels times class weights, and the sum of the weights.
     pub(super) fn targets(&self, labels: &[Class], smoothing: f32, mix: Option<&Mix>) -> (Tensor<2>, f32) {
         let mut values = Vec::with_capacity(labels.len());

@@ -45,7 +45,11 @@ impl Trainer<'_> {
         Ok(())
     }
 
-    pub(super) fn epoch(&mut self, epoch: usize, stop: &impl Fn() -> bool) -> anyhow::Result<Option<(f64, f64)>> {
+    pub(super) fn epoch(
+        &mut self,
+        epoch: usize,
+        stop: &impl Fn() -> bool,
+    ) -> anyhow::Result<Option<(f64, f64)>> {
         let mut random = StdRng::seed_from_u64(self.args.seed.wrapping_mul(1_000_003) ^ epoch as u64);
         let mut order: Vec<(usize, Record)> = Vec::new();
         for variants in &self.train {
@@ -137,5 +141,4 @@ impl Trainer<'_> {
         }
         Ok((loss / weights, confusion))
     }
-
 }

@@ -17,7 +17,6 @@ use crate::cache::{self, Cache, Record};
 use crate::checkpoint::Weights;
 use crate::curves::{self, Epoch};
 use crate::export::graph::Scales;
-use crate::score::best;
 use crate::section::{Norm, Params, Section};
 use anyhow::bail;
 use burn::optim::ModuleOptimizer;

@@ -1,8 +1,8 @@
 //! From arguments to a trainer that can start.
 
+use super::Trainer;
 use super::args::{ClassWeights, Rule, TrainArgs};
 use super::state::Progress;
-use super::Trainer;
 use crate::cache::{self, Cache};
 use crate::checkpoint::Weights;
 use crate::device::DeviceKind;
