@@ -21,9 +21,40 @@ pub struct Epoch {
     pub validation_loss: f64,
     /// Share of right answers on them.
     pub validation_accuracy: f64,
+    /// Training pictures a second, validation left out.
+    #[serde(default)]
+    pub images_per_second: f64,
+    /// Seconds that the epoch took, with validation.
+    #[serde(default)]
+    pub seconds: f64,
+    /// Most memory that the process has held so far, in MB, where the system tells.
+    #[serde(default)]
+    pub peak_memory_mb: Option<f64>,
 }
 
-/// Writes `history.csv` and `curves.svg` into a folder.
+/// The most memory that this process has held, in MB of 10^6 bytes; only Linux tells.
+pub fn peak_memory_mb() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024.0 / 1e6)
+}
+
+/// Epochs since the best checkpoint: the highest validation accuracy, then the lowest loss.
+pub fn since_best(history: &[Epoch]) -> usize {
+    let mut best = 0;
+    for (i, e) in history.iter().enumerate() {
+        let b = &history[best];
+        let better = e.validation_accuracy > b.validation_accuracy
+            || e.validation_accuracy == b.validation_accuracy && e.validation_loss < b.validation_loss;
+        if better {
+            best = i;
+        }
+    }
+    history.len().saturating_sub(best + 1)
+}
+
+/// Writes `history.csv`, `metrics.jsonl` (a JSON object an epoch) and `curves.svg` into a folder.
 ///
 /// # Errors
 /// When the files cannot be written.
@@ -38,6 +69,11 @@ pub fn write(history: &[Epoch], folder: &Path) -> anyhow::Result<()> {
     }
     let path = folder.join("history.csv");
     std::fs::write(&path, text).with_context(|| format!("{}: cannot be written", path.display()))?;
+    // Written anew from the history, so that a run that was killed and resumed has each epoch once.
+    let lines = history.iter().map(|e| Ok(serde_json::to_string(e)? + "\n"));
+    let path = folder.join("metrics.jsonl");
+    std::fs::write(&path, lines.collect::<serde_json::Result<String>>()?)
+        .with_context(|| format!("{}: cannot be written", path.display()))?;
     let path = folder.join("curves.svg");
     draw(history, &path).map_err(|e| anyhow!("{}: {e}", path.display()))
 }

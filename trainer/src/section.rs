@@ -468,11 +468,11 @@ impl Norm {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// Random weights for `blocks`, seeded.
-    fn random_weights(blocks: &[Block]) -> Weights {
+    pub(crate) fn random_weights(blocks: &[Block]) -> Weights {
         let mut random = StdRng::seed_from_u64(3);
         let mut weights = Weights::default();
         for conv in convs_of(blocks) {

@@ -1,0 +1,125 @@
+use super::*;
+use crate::section::{Cut, tests::random_weights};
+use clap::Parser;
+use half::f16;
+use std::cell::Cell;
+use std::path::Path;
+
+#[derive(Parser)]
+struct Line {
+    #[command(flatten)]
+    args: TrainArgs,
+}
+
+/// A split of 12 pictures and its cache before Mixed_7c, with features that tell the classes apart, and weights.
+fn made(folder: &Path) {
+    let cut: Cut = "Mixed_7b".parse().unwrap();
+    random_weights(&cut.trained()).write(&folder.join("w.safetensors")).unwrap();
+    let mut text = "path,class,patient,split,width,height,origin,sha256\n".to_string();
+    let mut features = Vec::new();
+    for i in 0..12u32 {
+        let class = fovea::Class::ALL[i as usize % 4];
+        let part = if i < 8 { "train" } else { "validation" };
+        text += &format!("{class}/{i}.png,{class},{i},{part},32,32,,{i}\n");
+        let value = |k: u32| if k % 4 == i % 4 { 1.0 } else { ((k * 31 + i * 17) % 97) as f32 / 97.0 };
+        features.extend((0..8 * 8 * 2048).flat_map(|k| f16::from_f32(value(k)).to_le_bytes()));
+    }
+    let split = folder.join("split.csv");
+    std::fs::write(&split, text).unwrap();
+    std::fs::create_dir(folder.join("cache")).unwrap();
+    std::fs::write(folder.join("cache/features.f16"), features).unwrap();
+    let preparation = toml::to_string(&fovea::prepare::Preparation::default()).unwrap();
+    let note = format!(
+        "cut = \"Mixed_7b\"\nshape = [8, 8, 2048]\nvariants = 1\nseed = 1\nweights_sha256 = \"{}\"\nsplit_sha256 = \"{}\"\n\
+         [preparation]\n{preparation}",
+        cache::file_sha256(&folder.join("w.safetensors")).unwrap(),
+        cache::file_sha256(&split).unwrap()
+    );
+    std::fs::write(folder.join("cache/cache.toml"), note).unwrap();
+}
+
+fn arguments(folder: &Path, out: &str, more: &str) -> TrainArgs {
+    let at = |name: &str| folder.join(name).display().to_string();
+    let named = [
+        "--split",
+        &at("split.csv"),
+        "--cache",
+        &at("cache"),
+        "--weights",
+        &at("w.safetensors"),
+        "--out",
+        &at(out),
+    ]
+    .map(str::to_string);
+    let more = more.split_whitespace().map(str::to_string);
+    Line::parse_from(std::iter::once("train".to_string()).chain(named).chain(more)).args
+}
+
+/// What a run leaves: the history without times, and the file of weights and averages.
+fn left(out: &Path, epochs: usize) -> (Vec<String>, Vec<u8>) {
+    let text = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap();
+    let lines: Vec<String> = text
+        .lines()
+        .map(|line| {
+            let mut value: serde_json::Value = serde_json::from_str(line).unwrap();
+            let object = value.as_object_mut().unwrap();
+            for time in ["images_per_second", "seconds", "peak_memory_mb"] {
+                assert!(object.remove(time).is_some(), "{time}");
+            }
+            value.to_string()
+        })
+        .collect();
+    assert_eq!(lines.len(), epochs);
+    (lines, std::fs::read(out.join(format!("state-{epochs:03}.safetensors"))).unwrap())
+}
+
+// Stopped in the middle of the second epoch and resumed, a run ends as one that went through: the same bytes.
+#[test]
+fn a_resumed_run_is_the_same_to_the_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    made(folder.path());
+    let settings = "--epochs 3 --batch 4 --passes 1 --rule adamw --schedule cosine --rate 1e-3 --ema 0.9 --dropout 0.2 --mixup 0.3";
+    let whole = arguments(folder.path(), "whole", settings);
+    Trainer::new(&whole).unwrap().run(&|| false).unwrap();
+
+    let broken = arguments(folder.path(), "broken", settings);
+    let batches = Cell::new(0);
+    let stop = || {
+        batches.set(batches.get() + 1);
+        batches.get() > 3
+    };
+    Trainer::new(&broken).unwrap().run(&stop).unwrap();
+    assert!(Trainer::new(&broken).is_err(), "a run there already is not overwritten");
+    let resumed = arguments(folder.path(), "broken", &format!("{settings} --resume"));
+    let mut trainer = Trainer::new(&resumed).unwrap();
+    assert_eq!(trainer.progress.history.len(), 1);
+    trainer.run(&|| false).unwrap();
+
+    let (a, b) = (left(&whole.out, 3), left(&broken.out, 3));
+    assert_eq!(a.0, b.0);
+    assert!(a.1 == b.1, "weights differ");
+    assert!(!broken.out.join("state-002.safetensors").exists(), "an old state is removed");
+
+    // The file of the moments has no order, but both go on from theirs in the same way.
+    let more = settings.replace("--epochs 3", "--epochs 4") + " --resume";
+    let on = ["whole", "broken"].map(|out| {
+        let args = arguments(folder.path(), out, &more);
+        Trainer::new(&args).unwrap().run(&|| false).unwrap();
+        left(&args.out, 4)
+    });
+    assert_eq!(on[0].0, on[1].0);
+    assert!(on[0].1 == on[1].1, "moments differ");
+    assert!(on[0].1 != a.1, "the fourth epoch moved the weights");
+}
+
+// A rate of nothing cannot get better: with --patience 2 the run ends after the first epoch and two more.
+#[test]
+fn patience_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    made(folder.path());
+    let args = arguments(folder.path(), "run", "--epochs 9 --batch 4 --passes 1 --rate 0 --patience 2");
+    let mut trainer = Trainer::new(&args).unwrap();
+    trainer.run(&|| false).unwrap();
+    assert_eq!(trainer.progress.history.len(), 3);
+    left(&args.out, 3);
+}
