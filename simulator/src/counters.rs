@@ -19,6 +19,10 @@ pub struct Line {
     pub bank_ways: u32,
     /// Shared-memory passes beyond those that conflict-free accesses need.
     pub extra_passes: u64,
+    /// Accesses of shared memory by the most words of one bank: 1, 2, up to 4, up to 8, up to 16, more.
+    pub degrees: [u64; 6],
+    /// It lies in a loop.
+    pub looped: bool,
 }
 
 /// Counts of one launch, or the sum of several of one kernel. Bytes, sectors and conflicts are zero unless
@@ -45,6 +49,8 @@ pub struct Counters {
     pub matrix_macs: u64,
     /// Multiply-accumulates of dp4a and dp2a.
     pub dot_macs: u64,
+    /// Multiply-accumulates of 16 bits into 32 (`mad.wide.s16`): what plain kernels multiply with.
+    pub half_macs: u64,
     /// Integer mad instructions' lanes; these also compute addresses.
     pub mad_lanes: u64,
     /// Bytes read from global memory by lanes (also by cp.async).
@@ -59,8 +65,14 @@ pub struct Counters {
     pub distinct_read: u64,
     /// Different bytes written.
     pub distinct_written: u64,
+    /// Bytes read from memory behind a cache of [`crate::Options::cache`] bytes, empty at the start.
+    pub memory_read: u64,
+    /// Bytes written to memory behind that cache.
+    pub memory_written: u64,
     /// Most words of one bank in one shared access.
     pub bank_ways: u32,
+    /// Shared-memory passes of 128 bytes; wmma's own loads and stores are not counted.
+    pub passes: u64,
     /// Shared-memory passes beyond the least.
     pub extra_passes: u64,
     /// By PTX line, those executed.
@@ -80,6 +92,7 @@ impl Counters {
         self.divergent_branches += other.divergent_branches;
         self.matrix_macs += other.matrix_macs;
         self.dot_macs += other.dot_macs;
+        self.half_macs += other.half_macs;
         self.mad_lanes += other.mad_lanes;
         self.global_read += other.global_read;
         self.global_written += other.global_written;
@@ -88,6 +101,9 @@ impl Counters {
         self.distinct_read += other.distinct_read;
         self.distinct_written += other.distinct_written;
         self.bank_ways = self.bank_ways.max(other.bank_ways);
+        self.memory_read += other.memory_read;
+        self.memory_written += other.memory_written;
+        self.passes += other.passes;
         self.extra_passes += other.extra_passes;
         for line in &other.lines {
             match self.lines.binary_search_by_key(&line.line, |l| l.line) {
@@ -98,6 +114,7 @@ impl Counters {
                     own.divergent += line.divergent;
                     own.bank_ways = own.bank_ways.max(line.bank_ways);
                     own.extra_passes += line.extra_passes;
+                    own.degrees.iter_mut().zip(line.degrees).for_each(|(own, more)| *own += more);
                 }
                 Err(at) => self.lines.insert(at, line.clone()),
             }

@@ -49,6 +49,8 @@ pub struct Options {
     pub uninitialised: bool,
     /// Counts bank conflicts and bytes touched.
     pub traffic: bool,
+    /// Bytes of a cache in front of global memory, where `traffic` is counted; the blocks then run one by one.
+    pub cache: Option<usize>,
     /// Instructions a block may execute before it is taken for hung.
     pub max_instructions: u64,
     /// Multiprocessors of the device.
@@ -64,6 +66,7 @@ impl Default for Options {
             global_races: false,
             uninitialised: true,
             traffic: false,
+            cache: None,
             max_instructions: 2_000_000_000,
             multiprocessors: 8,
         }

@@ -1,6 +1,7 @@
 //! Tasks of the developers, as `cargo xtask NAME`.
 
 mod board;
+mod cost;
 mod kernels;
 mod mutants;
 mod simulate;
@@ -26,6 +27,8 @@ struct Cli {
 enum Task {
     /// Compile the CUDA kernels with NVRTC and ptxas from pinned wheels
     Kernels(kernels::KernelsArgs),
+    /// Count what the network costs on each board; limits that are passed are errors
+    GpuCost(cost::CostArgs),
     /// Plant bugs in the kernels; each must be caught
     Mutants(mutants::MutantsArgs),
     /// Run the shipped network on simulated boards; the bytes must be the scalar engine's
@@ -35,6 +38,7 @@ enum Task {
 fn main() -> anyhow::Result<()> {
     match Cli::parse().task {
         Task::Kernels(args) => kernels::run(&args),
+        Task::GpuCost(args) => cost::run(&args),
         Task::Mutants(args) => mutants::run(&args),
         Task::Simulate(args) => simulate::run(&args),
     }

@@ -16,7 +16,9 @@ pub(super) struct Count {
     pub(super) lanes: u64,
     pub(super) divergent: u64,
     pub(super) bank_ways: u32,
+    pub(super) passes: u64,
     pub(super) extra_passes: u64,
+    pub(super) degrees: [u64; 6],
 }
 
 /// Bytes and sectors of global memory.
@@ -341,13 +343,15 @@ impl<'a> Executor<'a> {
             ..Counters::default()
         };
         let mut lines: std::collections::BTreeMap<u32, Line> = std::collections::BTreeMap::new();
-        for (inst, count) in self.grid.kernel.code.iter().zip(&self.counts) {
+        let looped = super::loops::looped(&self.grid.kernel.code);
+        for ((inst, count), looped) in self.grid.kernel.code.iter().zip(&self.counts).zip(looped) {
             if count.warps == 0 {
                 continue;
             }
             sum.instructions += count.warps;
             sum.divergent_branches += count.divergent;
             sum.bank_ways = sum.bank_ways.max(count.bank_ways);
+            sum.passes += count.passes;
             sum.extra_passes += count.extra_passes;
             match &inst.op {
                 Op::Mma(mma) => sum.matrix_macs += count.lanes / 32 * (mma.m * 8 * mma.k) as u64,
@@ -356,6 +360,10 @@ impl<'a> Executor<'a> {
                 }
                 Op::Dp4a(..) => sum.dot_macs += count.lanes * 4,
                 Op::Dp2a(..) => sum.dot_macs += count.lanes * 2,
+                Op::MadWide16(true, ..) => {
+                    sum.half_macs += count.lanes;
+                    sum.mad_lanes += count.lanes;
+                }
                 Op::Mad32(..) | Op::Mad16(..) | Op::MadWide16(..) | Op::MadWide32(..) => {
                     sum.mad_lanes += count.lanes;
                 }
@@ -374,6 +382,8 @@ impl<'a> Executor<'a> {
             line.divergent += count.divergent;
             line.bank_ways = line.bank_ways.max(count.bank_ways);
             line.extra_passes += count.extra_passes;
+            line.degrees.iter_mut().zip(count.degrees).for_each(|(all, own)| *all += own);
+            line.looped |= looped;
         }
         sum.lines = lines.into_values().collect();
         sum

@@ -58,7 +58,12 @@ impl Executor<'_> {
     /// Counts a warp's global access.
     pub(super) fn count_global(&mut self, addresses: &[u64; 32], mask: u32, bytes: usize, written: bool) {
         let total = u64::from(mask.count_ones()) * bytes as u64;
-        let touched = sectors(addresses, mask);
+        let (found, count) = sectors(addresses, mask);
+        let touched = count as u64;
+        if let Some(cache) = &self.grid.cache {
+            let mut cache = cache.lock().unwrap_or_else(|e| e.into_inner());
+            found[..count].iter().for_each(|sector| cache.touch(*sector, written));
+        }
         if written {
             self.moved.written += total;
             self.moved.sectors_written += touched;
@@ -70,12 +75,14 @@ impl Executor<'_> {
 
     /// Counts a warp's shared access.
     pub(super) fn count_shared(&mut self, addresses: &[u64; 32], mask: u32, bytes: usize, pc: u32) {
-        let (worst, extra) = bank_passes(addresses, mask, bytes);
-        self.count_passes(worst, extra, pc);
+        let (worst, passes, extra) = bank_passes(addresses, mask, bytes);
+        self.count_passes(worst, passes, extra, pc);
     }
 
-    fn count_passes(&mut self, worst: u32, extra: u32, pc: u32) {
+    fn count_passes(&mut self, worst: u32, passes: u32, extra: u32, pc: u32) {
         let count = &mut self.counts[pc as usize];
+        count.degrees[(worst.max(1).next_power_of_two().trailing_zeros() as usize).min(5)] += 1;
+        count.passes += u64::from(passes);
         count.bank_ways = count.bank_ways.max(worst);
         count.extra_passes += u64::from(extra);
     }
@@ -284,7 +291,7 @@ impl Executor<'_> {
             if self.grid.options.traffic {
                 let row_addresses = (0..8).map(|row| generic_shared(addresses[matrix * 8 + row]).1);
                 let worst = ways(row_addresses, 16);
-                self.count_passes(worst, worst.saturating_sub(1), pc);
+                self.count_passes(worst, worst, worst.saturating_sub(1), pc);
             }
             let value = std::array::from_fn(|lane| {
                 let (row, column) = (lane / 4, lane % 4 * 2);

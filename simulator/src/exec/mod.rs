@@ -3,11 +3,13 @@
 mod alu;
 mod atomic;
 mod block;
+mod cache;
 mod convert;
 mod copy;
 mod exchange;
 mod float;
 mod global;
+mod loops;
 mod matrix;
 mod memory;
 mod run;
@@ -15,8 +17,8 @@ mod shared;
 mod traffic;
 mod warp;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 
 use crate::counters::Counters;
 use crate::error::{Fault, FaultKind};
@@ -24,6 +26,7 @@ use crate::memory::{DeviceMemory, Region};
 use crate::schedule::{Dice, Options, Schedule};
 use crate::{Kernel, Module};
 use block::Executor;
+use cache::Cache;
 use traffic::Traffic;
 
 /// What went wrong at an instruction; its line is added outside.
@@ -99,6 +102,7 @@ struct Grid<'a> {
     options: &'a Options,
     regions: Vec<Arc<Region>>,
     traffic: Option<Traffic>,
+    cache: Option<Mutex<Cache>>,
     shared_bytes: usize,
 }
 
@@ -129,10 +133,15 @@ pub fn launch(
         + launch.dynamic_shared;
     let regions = memory.snapshot();
     let traffic = options.traffic.then(|| Traffic::new(&regions));
-    let grid = Grid { module, kernel, launch, options, regions, traffic, shared_bytes };
+    let cache = options.cache.map(|bytes| Mutex::new(Cache::new(bytes)));
+    let grid = Grid { module, kernel, launch, options, regions, traffic, cache, shared_bytes };
     let blocks = launch.grid.iter().map(|&n| u64::from(n)).product::<u64>();
     let order = Order::new(blocks, options.schedule);
-    let workers = if options.global_races { 1 } else { options.threads.clamp(1, blocks.min(64) as usize) };
+    let workers = if options.global_races || options.cache.is_some() {
+        1
+    } else {
+        options.threads.clamp(1, blocks.min(64) as usize)
+    };
     let next = AtomicU64::new(0);
     let failed = AtomicBool::new(false);
     let work = || -> Result<Executor<'_>, Box<Fault>> {
@@ -168,6 +177,10 @@ pub fn launch(
     counters.local_bytes = kernel.local;
     if let Some(traffic) = &grid.traffic {
         (counters.distinct_read, counters.distinct_written) = traffic.distinct();
+    }
+    if let Some(cache) = &grid.cache {
+        let crossed = cache.lock().unwrap_or_else(|e| e.into_inner()).crossed();
+        (counters.memory_read, counters.memory_written) = crossed;
     }
     Ok(counters)
 }

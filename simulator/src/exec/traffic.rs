@@ -40,9 +40,9 @@ impl Traffic {
     }
 }
 
-/// 32-byte sectors that one warp's access touches.
-pub(super) fn sectors(addresses: &[u64; 32], mask: u32) -> u64 {
-    let mut found = [0u64; 64];
+/// 32-byte sectors that one warp's access touches, and how many there are.
+pub(super) fn sectors(addresses: &[u64; 32], mask: u32) -> ([u64; 32], usize) {
+    let mut found = [0u64; 32];
     let mut count = 0;
     for lane in super::warp::lanes(mask) {
         // Aligned accesses of at most 32 bytes lie in one sector.
@@ -52,18 +52,18 @@ pub(super) fn sectors(addresses: &[u64; 32], mask: u32) -> u64 {
             count += 1;
         }
     }
-    count as u64
+    (found, count)
 }
 
-/// Passes that a shared access takes and the fewest for its size: 32 banks of 4 bytes; 8-byte accesses go by half
-/// warps, 16-byte accesses by quarters.
-pub(super) fn bank_passes(addresses: &[u64; 32], mask: u32, bytes: usize) -> (u32, u32) {
+/// Most words in one bank, passes that a shared access takes, and how many of them are more than its size needs: 32 banks of 4
+/// bytes; 8-byte accesses go by half warps, 16-byte accesses by quarters.
+pub(super) fn bank_passes(addresses: &[u64; 32], mask: u32, bytes: usize) -> (u32, u32, u32) {
     let group = match bytes {
         0..=4 => 32,
         8 => 16,
         _ => 8,
     };
-    let (mut worst, mut extra) = (0, 0);
+    let (mut worst, mut passes, mut extra) = (0, 0, 0);
     for start in (0..32).step_by(group) {
         let part = mask & ((u64::MAX >> (64 - group)) << start) as u32;
         if part == 0 {
@@ -71,9 +71,10 @@ pub(super) fn bank_passes(addresses: &[u64; 32], mask: u32, bytes: usize) -> (u3
         }
         let ways = ways(super::warp::lanes(part).map(|lane| addresses[lane]), bytes);
         worst = worst.max(ways);
+        passes += ways;
         extra += ways.saturating_sub(1);
     }
-    (worst, extra)
+    (worst, passes, extra)
 }
 
 /// Most different words in one bank.
