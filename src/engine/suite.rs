@@ -114,6 +114,7 @@ pub fn single_layer_plans() -> Vec<Plan> {
         ([3, 3, 5], 7, square([3, 3], 1, [1; 4])),
         ([1, 1, 4], 1, square([1, 1], 1, [0; 4])),
         ([6, 5, 12], 17, square([2, 3], 3, [1, 0, 0, 2])),
+        ([9, 9, 128], 96, square([3, 3], 1, [1; 4])),
     ];
     let plan =
         |(shape, outputs, window)| [(1, 63), (3, 127)].map(|(s, l)| single(s, shape, outputs, window, l));
@@ -133,7 +134,21 @@ pub fn extremes() -> Option<Plan> {
     Some(plan)
 }
 
-/// All problems: the single layers, a block, the extremes.
+/// Two branches whose channels are no whole vectors, side by side in their concatenation.
+pub fn uneven(seed: u32) -> Option<Plan> {
+    let noise = &mut Noise(seed);
+    let tensors = vec![
+        tensor("in", [6, 5, 32], None),
+        tensor("whole", [6, 5, 64], None),
+        tensor("a", [6, 5, 24], Some((1, 0))),
+        tensor("b", [6, 5, 40], Some((1, 24))),
+    ];
+    let same = square([1, 1], 1, [0; 4]);
+    let steps = vec![convolution(noise, 0, 3, 32, 40, same, 63), convolution(noise, 0, 2, 32, 24, same, 63)];
+    Plan::of(tensors, steps, 0, 1, Head::default()).ok()
+}
+
+/// All problems: the single layers, two blocks, the extremes.
 pub fn all() -> Vec<Plan> {
-    single_layer_plans().into_iter().chain(block(7)).chain(extremes()).collect()
+    single_layer_plans().into_iter().chain(block(7)).chain(uneven(4)).chain(extremes()).collect()
 }

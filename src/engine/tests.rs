@@ -57,7 +57,7 @@ fn steps_of_a_wave_may_run_together() {
 #[test]
 fn single_layers() {
     let plans = single_layer_plans();
-    assert_eq!(plans.len(), 20);
+    assert_eq!(plans.len(), 22);
     plans.iter().for_each(|plan| check(plan, 2));
 }
 
@@ -96,6 +96,7 @@ fn the_best_instructions_are_found() {
 #[test]
 fn blocks() {
     check(&block(7), 8);
+    check(&suite::uneven(4).unwrap(), 8);
 }
 
 #[test]

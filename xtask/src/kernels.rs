@@ -2,19 +2,19 @@
 
 use crate::toolchain::{Toolchain, run as run_command};
 use anyhow::{Context, ensure};
-use flate2::{Compression, write::GzEncoder};
+use flate2::{Compression, read::GzDecoder, write::GzEncoder};
 use fovea::engine::cuda::kernels::{CUBINS, OPTIONS, PTX, compile, fingerprint, source};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Compiles the kernels for every board.
 #[derive(Debug, clap::Args)]
 pub struct KernelsArgs {
-    /// Only compile and examine; write nothing
+    /// Write nothing; fail where what is committed is not what comes out
     #[arg(long)]
     check: bool,
     /// Also keep the PTX and cubins, not compressed, in this folder
@@ -103,6 +103,31 @@ fn assemble(ptxas: &Path, ptx: &str, board: u32) -> anyhow::Result<(Vec<u8>, BTr
     Ok((cubin, usage))
 }
 
+/// What is committed against what came out.
+fn compare(folder: &Path, lock: &str, files: &[(String, Vec<u8>)]) -> anyhow::Result<()> {
+    let mut other = Vec::new();
+    for (name, bytes) in files {
+        let packed = std::fs::read(folder.join(format!("{name}.gz"))).unwrap_or_default();
+        let mut committed = Vec::new();
+        // What does not unpack is not the same either.
+        let _ = GzDecoder::new(&packed[..]).read_to_end(&mut committed);
+        if committed != *bytes {
+            other.push(name.as_str());
+        }
+    }
+    if std::fs::read_to_string(folder.join("kernels.toml")).unwrap_or_default() != lock {
+        other.push("kernels.toml");
+    }
+    ensure!(
+        other.is_empty(),
+        "{} in {} are not what the sources give; run `cargo xtask kernels`",
+        other.join(", "),
+        folder.display()
+    );
+    println!("{} files in {} are what the sources give", files.len() + 1, folder.display());
+    Ok(())
+}
+
 /// Compiles, examines, and writes.
 pub fn run(args: &KernelsArgs) -> anyhow::Result<()> {
     let tools = Toolchain::open()?;
@@ -148,21 +173,22 @@ pub fn run(args: &KernelsArgs) -> anyhow::Result<()> {
             std::fs::write(folder.join(name), bytes)?;
         }
     }
-    if args.check {
-        return Ok(());
-    }
+    lock.files = files.iter().map(|(name, bytes)| (name.clone(), hex(bytes))).collect();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../src/engine/cuda/built");
+    let head = "# Made by `cargo xtask kernels`; do not edit.\n";
+    let text = format!("{head}{}", toml::to_string(&lock)?);
+    if args.check {
+        return compare(&folder, &text, &files);
+    }
     let mut size = 0;
     for (name, bytes) in files {
-        lock.files.insert(name.clone(), hex(&bytes));
         let mut packed = GzEncoder::new(Vec::new(), Compression::best());
         packed.write_all(&bytes)?;
         let packed = packed.finish()?;
         size += packed.len();
         std::fs::write(folder.join(format!("{name}.gz")), packed)?;
     }
-    let head = "# Made by `cargo xtask kernels`; do not edit.\n";
-    std::fs::write(folder.join("kernels.toml"), format!("{head}{}", toml::to_string(&lock)?))?;
+    std::fs::write(folder.join("kernels.toml"), text)?;
     println!("wrote {} ({} kB)", folder.display(), size / 1000);
     Ok(())
 }

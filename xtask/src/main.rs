@@ -1,6 +1,9 @@
 //! Tasks of the developers, as `cargo xtask NAME`.
 
+mod board;
 mod kernels;
+mod mutants;
+mod simulate;
 mod toolchain;
 #[cfg(unix)]
 mod vm;
@@ -12,7 +15,9 @@ use clap::{Parser, Subcommand};
 #[command(
     name = "cargo xtask",
     after_help = "Examples:\n  cargo xtask kernels            compile the CUDA kernels and put them where the build finds them\n  \
-                  cargo xtask kernels --check    only see that they compile for every board and every old driver\n  \
+                  cargo xtask kernels --check    see that they compile, and that what is committed is what comes out\n  \
+                  cargo xtask mutants            plant bugs in the kernels and see that the simulator finds each\n  \
+                  cargo xtask simulate           run the shipped network on simulated boards\n  \
                   cargo xtask vm-test phantom    B-scans through a capture device onto a screen, in a virtual machine"
 )]
 struct Cli {
@@ -27,6 +32,10 @@ enum Task {
     /// Run the appliance before the kernel's own devices in a virtual machine
     #[cfg(unix)]
     VmTest(vm::VmArgs),
+    /// Plant bugs in the kernels; each must be caught
+    Mutants(mutants::MutantsArgs),
+    /// Run the shipped network on simulated boards; the bytes must be the scalar engine's
+    Simulate(simulate::SimulateArgs),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -34,5 +43,7 @@ fn main() -> anyhow::Result<()> {
         Task::Kernels(args) => kernels::run(&args),
         #[cfg(unix)]
         Task::VmTest(args) => vm::run(&args),
+        Task::Mutants(args) => mutants::run(&args),
+        Task::Simulate(args) => simulate::run(&args),
     }
 }

@@ -1,8 +1,8 @@
 //! Order between the blocks of one launch on global memory.
 //!
 //! Blocks have none, except through atomics: a block whose writes were followed by a fence publishes them with its
-//! next atomic, and a block whose atomic meets that one later sees them (the split-K ticket of *CUDA C++
-//! Programming Guide*, "Memory Fence Functions"). Kept as clocks of blocks; the blocks run one by one.
+//! next atomic, and a block whose atomic meets that one later sees them behind a fence of its own (the split-K ticket of
+//! *CUDA C++ Programming Guide*, "Memory Fence Functions"). Kept as clocks of blocks; the blocks run one by one.
 
 use std::collections::HashMap;
 
@@ -39,6 +39,8 @@ pub(super) struct GlobalRaces {
     block: u32,
     clock: u32,
     acquired: HashMap<u32, u32>,
+    /// What its atomics met, which a fence makes acquired.
+    met: HashMap<u32, u32>,
     /// Warps with writes since the last barrier, and with such that no fence followed.
     wrote: u32,
     unfenced: u32,
@@ -51,6 +53,7 @@ impl GlobalRaces {
         self.block = block + 1;
         self.clock = 0;
         self.acquired.clear();
+        self.met.clear();
         self.wrote = 0;
         self.unfenced = 0;
         self.old_unfenced = false;
@@ -66,6 +69,10 @@ impl GlobalRaces {
     pub(super) fn fence(&mut self, warp: usize) {
         self.unfenced &= !(1 << warp);
         self.old_unfenced = false;
+        for (block, clock) in self.met.drain() {
+            let known = self.acquired.entry(block).or_insert(clock);
+            *known = clock.max(*known);
+        }
     }
 
     pub(super) fn touch(
@@ -96,11 +103,11 @@ impl GlobalRaces {
         Ok(())
     }
 
-    /// An atomic: acquires what others published here, and publishes.
+    /// An atomic: meets what others published here, and publishes.
     fn meet(&mut self, address: u64, warp: usize) {
         let published = self.published.entry(address).or_default();
         for (&block, &clock) in published.iter() {
-            let known = self.acquired.entry(block).or_insert(clock);
+            let known = self.met.entry(block).or_insert(clock);
             *known = clock.max(*known);
         }
         let own = 1u32 << warp;

@@ -21,9 +21,10 @@ use std::sync::Arc;
 pub const MAIN: &str = "all.cu";
 
 /// The sources, by name.
-pub const SOURCES: [(&str, &str); 9] = [
+pub const SOURCES: [(&str, &str); 10] = [
     (MAIN, include_str!("kernels/all.cu")),
     ("job.cuh", include_str!("kernels/job.cuh")),
+    ("loads.cuh", include_str!("kernels/loads.cuh")),
     ("steps.cu", include_str!("kernels/steps.cu")),
     ("convolve_mma.cuh", include_str!("kernels/convolve_mma.cuh")),
     ("convolve_wmma.cuh", include_str!("kernels/convolve_wmma.cuh")),

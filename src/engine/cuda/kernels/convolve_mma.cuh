@@ -5,7 +5,7 @@
 // 64 bytes chunk c lies at c ^ (row / 2 % 4): the eight rows that ldmatrix reads at a time then touch each bank once.
 // Warps stand 2 x 2; each has 32 pixels x BN/2 outputs as 2 x BN/16 fragments of 16 x 8.
 #pragma once
-#include "job.cuh"
+#include "loads.cuh"
 
 #define STAGES 4
 #define A_BYTES (TILE_M * SLICE)
@@ -41,35 +41,25 @@ __device__ __forceinline__ void convolve(const Job& job, int block, const Buffer
     Tile tile;
     tile.start(job, block);
 
-    // Each thread loads chunk `chunk` of the rows t/4 and t/4 + 32 of A, and the same of B.
-    const int chunk = t & 3, row = t >> 2;
-    Walk walk[2];
-    walk[0].start(job, tile.m * TILE_M + row);
-    walk[1].start(job, tile.m * TILE_M + row + 32);
-    int product = tile.first * SLICE + chunk * CHUNK;
-    Place place;
-    place.start(job, product);
-    const int slices = (job.products + SLICE - 1) / SLICE;
-    const s8* weights = on.weights + job.weights + ((size_t)tile.n * slices + tile.first) * BN * SLICE + t * CHUNK;
+    Loads<BN, WIDE> loads;
+    loads.start(job, on, tile);
 
     auto load = [&](int stage) {
         const u32 a = base + stage * STAGE, b = a + A_BYTES;
         #pragma unroll
         for (int i = 0; i < 2; i++) {
-            const int to = swizzled(row + 32 * i, chunk);
+            const int to = swizzled(loads.row + 32 * i, loads.chunk);
             if (WIDE) {
-                int at = place.tap_y < job.kernel_height ? walk[i].at(job, place.tap_y, place.tap_x) : -1;
-                copy_async(a + to, on.arena + (at >= 0 ? at + place.channel : 0), at >= 0);
+                const int from = loads.at(job, i);
+                copy_async(a + to, on.arena + max(from, 0), from >= 0);
             } else {
-                *reinterpret_cast<uint4*>(shared + stage * STAGE + to) =
-                    gather(job, on.arena, walk[i], product);
+                *reinterpret_cast<uint4*>(shared + stage * STAGE + to) = loads.pixel(job, on, i);
             }
         }
         #pragma unroll
-        for (int i = 0; i < BN / 32; i++) copy_async(b + swizzled(row + 32 * i, chunk), weights + i * 32 * SLICE, true);
-        weights += BN * SLICE;
-        product += SLICE;
-        place.next(job);
+        for (int i = 0; i < loads.OUTPUTS; i++)
+            copy_async(b + swizzled(loads.row + 32 * i, loads.chunk), loads.output(i), true);
+        loads.next(job);
     };
 
     int sums[2 * NS * 4];

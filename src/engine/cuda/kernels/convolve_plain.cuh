@@ -3,17 +3,18 @@
 // A block of 128 threads computes 64 pixels x BN outputs; a thread RM pixels x 4 outputs (RM 8 at BN = 64, 4 at BN = 32).
 // Memory: one slice, turned so that a row holds the same place of the sum for all pixels: with dp4a 16 rows of words (four
 // bytes of the sum each), without 32 rows of words (two bytes, widened to 16 bits). A thread reads its pixels and outputs as
-// vectors of four words; rows are 4 words longer than they need to be, which makes stores collide two by two at most. The next
-// slice waits in registers while this one is multiplied.
+// vectors of four words. Behind the rows of each chunk of 16 bytes lie 8 words that nothing uses: the four chunks of a pixel,
+// which four neighbours store at once, then begin in different banks. The next slice waits in registers while this one is
+// multiplied.
 #pragma once
-#include "job.cuh"
+#include "loads.cuh"
 
 #if __CUDA_ARCH__ >= 610
-#define ROWS (SLICE / 4)
+#define CHUNK_ROWS (CHUNK / 4)
 #else
-#define ROWS (SLICE / 2)
+#define CHUNK_ROWS (CHUNK / 2)
 #endif
-#define SHARED_BYTES (ROWS * (TILE_M + 4 + 64 + 4) * 4)
+#define SHARED_BYTES (SLICE / CHUNK * (CHUNK_ROWS * (TILE_M + 64) + 2 * 8) * 4)
 
 #if __CUDA_ARCH__ >= 610
 // Four products of unsigned and signed bytes; CUDA C has the instruction only for sides alike.
@@ -35,58 +36,45 @@ __device__ __forceinline__ u32 permuted(u32 word, u32 how) {
 }
 #endif
 
-// Puts four words of a row's chunk where the loop reads them.
+// First word of the rows of a chunk, where a row has `pitch` words.
+__device__ __forceinline__ int rows_of(int chunk, int pitch) { return chunk * (CHUNK_ROWS * pitch + 8); }
+
+// Puts four words of a pixel's (or an output's) chunk where the loop reads them.
 template <bool SIGNED>
 __device__ __forceinline__ void put(u32* to, int pitch, int chunk, int column, uint4 v) {
     const u32 words[4] = {v.x, v.y, v.z, v.w};
+    to += rows_of(chunk, pitch) + column;
     #pragma unroll
     for (int i = 0; i < 4; i++) {
 #if __CUDA_ARCH__ >= 610
-        to[(chunk * 4 + i) * pitch + column] = words[i];
+        to[i * pitch] = words[i];
 #else
         // Two bytes each, with their sign (selectors from 8 repeat the sign) or with zeros (4 is a byte of the 0).
-        to[(chunk * 8 + 2 * i) * pitch + column] = permuted(words[i], SIGNED ? 0x9180 : 0x4140);
-        to[(chunk * 8 + 2 * i + 1) * pitch + column] = permuted(words[i], SIGNED ? 0xB3A2 : 0x4342);
+        to[2 * i * pitch] = permuted(words[i], SIGNED ? 0x9180 : 0x4140);
+        to[(2 * i + 1) * pitch] = permuted(words[i], SIGNED ? 0xB3A2 : 0x4342);
 #endif
     }
 }
 
 template <int BN, bool WIDE>
 __device__ __forceinline__ void convolve(const Job& job, int block, const Buffers& on, u8* shared) {
-    const int RM = BN / 8, PITCH_A = TILE_M + 4, PITCH_B = BN + 4;
+    const int RM = BN / 8;
     const int t = threadIdx.x, tx = t % (BN / 4), ty = t / (BN / 4);
     u32* const a = reinterpret_cast<u32*>(shared);
-    u32* const b = a + ROWS * PITCH_A;
+    u32* const b = a + rows_of(SLICE / CHUNK, TILE_M);
     Tile tile;
     tile.start(job, block);
 
-    const int chunk = t & 3, row = t >> 2;   // as in convolve_mma.cuh
-    Walk walk[2];
-    walk[0].start(job, tile.m * TILE_M + row);
-    walk[1].start(job, tile.m * TILE_M + row + 32);
-    int product = tile.first * SLICE + chunk * CHUNK;
-    Place place;
-    place.start(job, product);
-    const int slices = (job.products + SLICE - 1) / SLICE;
-    const s8* weights = on.weights + job.weights + ((size_t)tile.n * slices + tile.first) * BN * SLICE + t * CHUNK;
-    uint4 next_a[2], next_b[BN / 32];
+    Loads<BN, WIDE> loads;
+    loads.start(job, on, tile);
+    uint4 next_a[2], next_b[loads.OUTPUTS];
 
     auto load = [&]() {
         #pragma unroll
-        for (int i = 0; i < 2; i++) {
-            next_a[i] = make_uint4(0, 0, 0, 0);
-            if (WIDE) {
-                int at = place.tap_y < job.kernel_height ? walk[i].at(job, place.tap_y, place.tap_x) : -1;
-                if (at >= 0) next_a[i] = *reinterpret_cast<const uint4*>(on.arena + at + place.channel);
-            } else {
-                next_a[i] = gather(job, on.arena, walk[i], product);
-            }
-        }
+        for (int i = 0; i < 2; i++) next_a[i] = loads.pixel(job, on, i);
         #pragma unroll
-        for (int i = 0; i < BN / 32; i++) next_b[i] = *reinterpret_cast<const uint4*>(weights + i * 32 * SLICE);
-        weights += BN * SLICE;
-        product += SLICE;
-        place.next(job);
+        for (int i = 0; i < loads.OUTPUTS; i++) next_b[i] = *reinterpret_cast<const uint4*>(loads.output(i));
+        loads.next(job);
     };
 
     int sums[RM * 4];
@@ -96,39 +84,44 @@ __device__ __forceinline__ void convolve(const Job& job, int block, const Buffer
     for (int slice = 0; slice < tile.count; slice++) {
         __syncthreads();   // all are done with the slice before
         #pragma unroll
-        for (int i = 0; i < 2; i++) put<false>(a, PITCH_A, chunk, row + 32 * i, next_a[i]);
+        for (int i = 0; i < 2; i++) put<false>(a, TILE_M, loads.chunk, loads.row + 32 * i, next_a[i]);
         #pragma unroll
-        for (int i = 0; i < BN / 32; i++) put<true>(b, PITCH_B, chunk, row + 32 * i, next_b[i]);
+        for (int i = 0; i < loads.OUTPUTS; i++) put<true>(b, BN, loads.chunk, loads.row + 32 * i, next_b[i]);
         __syncthreads();
         if (slice + 1 < tile.count) load();
         const int left = min(SLICE, job.products - (tile.first + slice) * SLICE);
-        const int rows = (left * ROWS + SLICE - 1) / SLICE;
-        #pragma unroll 4
-        for (int k = 0; k < rows; k++) {
-            u32 wa[RM], wb[4];
-            #pragma unroll
-            for (int i = 0; i < RM; i += 4)
-                *reinterpret_cast<uint4*>(wa + i) = *reinterpret_cast<const uint4*>(a + k * PITCH_A + ty * RM + i);
-            *reinterpret_cast<uint4*>(wb) = *reinterpret_cast<const uint4*>(b + k * PITCH_B + tx * 4);
+        const int chunks = (left + CHUNK - 1) / CHUNK;
+        #pragma unroll 1
+        for (int chunk = 0; chunk < chunks; chunk++) {
+            const u32* const rows_a = a + rows_of(chunk, TILE_M) + ty * RM;
+            const u32* const rows_b = b + rows_of(chunk, BN) + tx * 4;
+            #pragma unroll 4
+            for (int k = 0; k < CHUNK_ROWS; k++) {
+                u32 wa[RM], wb[4];
+                #pragma unroll
+                for (int i = 0; i < RM; i += 4)
+                    *reinterpret_cast<uint4*>(wa + i) = *reinterpret_cast<const uint4*>(rows_a + k * TILE_M + i);
+                *reinterpret_cast<uint4*>(wb) = *reinterpret_cast<const uint4*>(rows_b + k * BN);
 #if __CUDA_ARCH__ >= 610
-            #pragma unroll
-            for (int i = 0; i < RM; i++)
                 #pragma unroll
-                for (int j = 0; j < 4; j++) multiply(sums[i * 4 + j], wa[i], wb[j]);
+                for (int i = 0; i < RM; i++)
+                    #pragma unroll
+                    for (int j = 0; j < 4; j++) multiply(sums[i * 4 + j], wa[i], wb[j]);
 #else
-            short b0[4], b1[4];
-            #pragma unroll
-            for (int j = 0; j < 4; j++) halves(b0[j], b1[j], wb[j]);
-            #pragma unroll
-            for (int i = 0; i < RM; i++) {
-                short a0, a1;
-                halves(a0, a1, wa[i]);
+                short b0[4], b1[4];
                 #pragma unroll
-                for (int j = 0; j < 4; j++) multiply(sums[i * 4 + j], a0, b0[j]);
+                for (int j = 0; j < 4; j++) halves(b0[j], b1[j], wb[j]);
                 #pragma unroll
-                for (int j = 0; j < 4; j++) multiply(sums[i * 4 + j], a1, b1[j]);
-            }
+                for (int i = 0; i < RM; i++) {
+                    short a0, a1;
+                    halves(a0, a1, wa[i]);
+                    #pragma unroll
+                    for (int j = 0; j < 4; j++) multiply(sums[i * 4 + j], a0, b0[j]);
+                    #pragma unroll
+                    for (int j = 0; j < 4; j++) multiply(sums[i * 4 + j], a1, b1[j]);
+                }
 #endif
+            }
         }
     }
     if (job.splits > 1 && !join(job, on, tile, sums)) return;

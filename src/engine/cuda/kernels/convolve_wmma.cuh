@@ -3,11 +3,13 @@
 // A block of 4 warps computes 64 pixels x BN outputs; a warp 32 pixels x BN/2 outputs. wmma wants both sides signed: an
 // activation a is read as a - 128 (also beside the picture), and the host has added 128 x the sum of the weights to the bias.
 // Memory: one slice, A 64 x 64 bytes and B BN x 64 bytes, as blocks of 16 x 16 bytes that lie whole, so that every wmma.load
-// reads 256 bytes in a row. The next slice waits in registers while this one is multiplied.
+// reads 256 bytes in a row; 32 bytes from block to block keep apart the banks of the four chunks that neighbours store at once.
+// The next slice waits in registers while this one is multiplied.
 #pragma once
-#include "job.cuh"
+#include "loads.cuh"
 
-#define A_BYTES (TILE_M * SLICE)
+#define BLOCK (16 * CHUNK + 32)
+#define A_BYTES (TILE_M / 16 * (SLICE / CHUNK) * BLOCK)
 #define SHARED_BYTES (TILE_M * 64 * 4)   // the sums of a tile need more than its slices
 
 __device__ __forceinline__ void load_a(u32 (&r)[2], u32 from) {
@@ -30,7 +32,7 @@ __device__ __forceinline__ void store_sums(u32 to, const int* d, int pitch) {
                  : "memory");
 }
 // Byte of a row's chunk: block (row / 16, chunk), row % 16 in it.
-__device__ __forceinline__ int blocked(int row, int chunk) { return ((row >> 4) * 4 + chunk) * 256 + (row & 15) * CHUNK; }
+__device__ __forceinline__ int blocked(int row, int chunk) { return ((row >> 4) * 4 + chunk) * BLOCK + (row & 15) * CHUNK; }
 
 __device__ __forceinline__ uint4 as_signed(uint4 v) {
     return make_uint4(v.x ^ 0x80808080u, v.y ^ 0x80808080u, v.z ^ 0x80808080u, v.w ^ 0x80808080u);
@@ -38,41 +40,23 @@ __device__ __forceinline__ uint4 as_signed(uint4 v) {
 
 template <int BN, bool WIDE>
 __device__ __forceinline__ void convolve(const Job& job, int block, const Buffers& on, u8* shared) {
-    const int t = threadIdx.x, lane = t & 31, warp = t >> 5;
+    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     const int warp_m = (warp >> 1) * 32, warp_n = (warp & 1) * (BN / 2);
     const int NS = BN / 32;   // blocks of 16 outputs in a warp
     const u32 base = (u32)__cvta_generic_to_shared(shared);
     Tile tile;
     tile.start(job, block);
 
-    // Each thread loads two chunks of one row of A: 32 bytes of a pixel come in one transaction.
-    const int row = t >> 1, chunk = (t & 1) * 2;
-    Walk walk;
-    walk.start(job, tile.m * TILE_M + row);
-    int product = tile.first * SLICE + chunk * CHUNK;
-    Place place[2];
-    place[0].start(job, product);
-    place[1].start(job, product + CHUNK);
-    const int slices = (job.products + SLICE - 1) / SLICE;
-    const s8* weights = on.weights + job.weights + ((size_t)tile.n * slices + tile.first) * BN * SLICE;
-    uint4 next_a[2], next_b[BN / 32];
+    Loads<BN, WIDE> loads;
+    loads.start(job, on, tile);
+    uint4 next_a[2], next_b[loads.OUTPUTS];
 
     auto load = [&]() {
         #pragma unroll
-        for (int i = 0; i < 2; i++) {
-            next_a[i] = make_uint4(0, 0, 0, 0);
-            if (WIDE) {
-                int at = place[i].tap_y < job.kernel_height ? walk.at(job, place[i].tap_y, place[i].tap_x) : -1;
-                if (at >= 0) next_a[i] = *reinterpret_cast<const uint4*>(on.arena + at + place[i].channel);
-                place[i].next(job);
-            } else {
-                next_a[i] = gather(job, on.arena, walk, product + i * CHUNK);
-            }
-        }
+        for (int i = 0; i < 2; i++) next_a[i] = loads.pixel(job, on, i);
         #pragma unroll
-        for (int i = 0; i < BN / 32; i++) next_b[i] = *reinterpret_cast<const uint4*>(weights + (t + i * THREADS) * CHUNK);
-        weights += BN * SLICE;
-        product += SLICE;
+        for (int i = 0; i < loads.OUTPUTS; i++) next_b[i] = *reinterpret_cast<const uint4*>(loads.output(i));
+        loads.next(job);
     };
 
     int sums[2 * NS * 8];
@@ -83,10 +67,10 @@ __device__ __forceinline__ void convolve(const Job& job, int block, const Buffer
         __syncthreads();   // all are done with the slice before
         #pragma unroll
         for (int i = 0; i < 2; i++)
-            *reinterpret_cast<uint4*>(shared + blocked(row, chunk + i)) = as_signed(next_a[i]);
+            *reinterpret_cast<uint4*>(shared + blocked(loads.row + 32 * i, loads.chunk)) = as_signed(next_a[i]);
         #pragma unroll
-        for (int i = 0; i < BN / 32; i++)   // chunk t % 4 of row t / 4, as they lie in memory
-            *reinterpret_cast<uint4*>(shared + A_BYTES + blocked((t >> 2) + 32 * i, t & 3)) = next_b[i];
+        for (int i = 0; i < loads.OUTPUTS; i++)
+            *reinterpret_cast<uint4*>(shared + A_BYTES + blocked(loads.row + 32 * i, loads.chunk)) = next_b[i];
         __syncthreads();
         if (slice + 1 < tile.count) load();
         const int left = job.products - (tile.first + slice) * SLICE;

@@ -17,7 +17,7 @@ typedef unsigned int u32;
 // Convolutions in tiles of 64 or 32 outputs; GATHERED in tiles of 32, its input read byte by byte.
 enum Kind { CONVOLUTION_64 = 0, CONVOLUTION_32 = 1, GATHERED = 2, MAXIMUM = 3, MEAN = 4 };
 
-// The same words as `Job` in ../launch.rs.
+// The same words as `Job` in ../schedule.rs.
 struct Job {
     int kind;
     int end;                            // blocks of the launch up to and with this job's

@@ -1,5 +1,6 @@
 // The kernel that runs the plan: one launch for all steps that do not wait for each other.
-#include "job.cuh"
+// Here and not below, where one architecture alone would have it.
+#include "loads.cuh"
 #if __CUDA_ARCH__ >= 800
 #include "convolve_mma.cuh"
 #elif __CUDA_ARCH__ >= 720
