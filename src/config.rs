@@ -11,7 +11,7 @@ use std::time::Duration;
 pub struct Config {
     /// Where pictures come from: `folder:DIR` or `replay:DIR?fps=N`.
     pub source: String,
-    /// Where the screen goes: `auto`, `png:DIR`, `window` or `none`.
+    /// Where the screen goes: `auto`, `png:DIR`, `window`, `drm:///dev/dri/card0` or `none`; `NAME+png:DIR` also keeps the screens.
     pub display: String,
     /// The model package's folder; without it the bundled one.
     pub model: Option<PathBuf>,

@@ -1,12 +1,18 @@
 //! Displays around the fovea appliance. A display takes whole pictures; it knows nothing of OCT.
 
+#[cfg(all(feature = "drm", target_os = "linux"))]
+mod drm;
+
 use std::path::{Path, PathBuf};
+
+#[cfg(all(feature = "drm", target_os = "linux"))]
+pub use drm::Drm;
 
 /// Why a display could not be opened or written.
 #[derive(Debug, thiserror::Error)]
 pub enum DisplayError {
     /// No display has this name.
-    #[error("'{0}' is no display: write png:DIR, window or none")]
+    #[error("'{0}' is no display: write png:DIR, window, drm:///dev/dri/card0 or none")]
     Unknown(String),
     /// The picture could not be written.
     #[error("{path}: the screen picture cannot be written ({reason}); check the folder and the free space")]
@@ -19,6 +25,24 @@ pub enum DisplayError {
     /// The window could not be opened or drawn.
     #[error("no window ({0}); check DISPLAY, or use --display png:DIR")]
     Window(String),
+    /// A device that shows nothing.
+    #[error(
+        "{path}: no screen there ({reason}); end what else uses it, and add the user to the group 'video'"
+    )]
+    Device {
+        /// The device's file.
+        path: PathBuf,
+        /// The system's words.
+        reason: String,
+    },
+}
+
+impl DisplayError {
+    /// A device's failure.
+    #[cfg(all(feature = "drm", target_os = "linux"))]
+    fn device(path: &Path, error: &std::io::Error) -> Self {
+        Self::Device { path: path.into(), reason: error.to_string() }
+    }
 }
 
 /// A place where the screen is shown.
@@ -147,17 +171,43 @@ mod window {
 #[cfg(feature = "window")]
 pub use window::Desktop;
 
+/// Two displays that show the same.
+struct Both(Box<dyn Display>, Box<dyn Display>);
+
+impl Display for Both {
+    fn show(&mut self, width: u32, height: u32, rgb: &[u8], keep: Option<&str>) -> Result<(), DisplayError> {
+        self.0.show(width, height, rgb, keep)?;
+        self.1.show(width, height, rgb, keep)
+    }
+
+    fn open(&mut self) -> bool {
+        self.0.open() && self.1.open()
+    }
+
+    fn watched(&self) -> bool {
+        self.0.watched() || self.1.watched()
+    }
+}
+
 /// What `auto` stands for here: `window` where a desktop's `DISPLAY` is set and this build has windows, else `png:screens`.
 pub fn automatic() -> &'static str {
     let desktop = std::env::var_os("DISPLAY").is_some_and(|name| !name.is_empty());
     if cfg!(feature = "window") && desktop { "window" } else { "png:screens" }
 }
 
-/// Opens a display by its name: `png:DIR`, `window` or `none`.
+/// Opens a display by its name: `png:DIR`, `window`, `drm:///dev/dri/card0` or `none`; `NAME+png:DIR` also keeps the
+/// screens of another display as pictures.
 ///
 /// # Errors
-/// [`DisplayError`] when the name is unknown or the folder cannot be made.
+/// [`DisplayError`] when the name is unknown, the folder cannot be made or the device cannot be opened.
 pub fn open(uri: &str) -> Result<Box<dyn Display>, DisplayError> {
+    if let Some((first, folder)) = uri.split_once("+png:").filter(|(first, _)| !first.starts_with("png:")) {
+        return Ok(Box::new(Both(open(first)?, open(&format!("png:{folder}"))?)));
+    }
+    #[cfg(all(feature = "drm", target_os = "linux"))]
+    if let Some(path) = uri.strip_prefix("drm://").filter(|path| path.starts_with('/')) {
+        return Ok(Box::new(Drm::new(Path::new(path))?));
+    }
     match (uri, uri.strip_prefix("png:")) {
         ("none", _) => Ok(Box::new(Nowhere)),
         #[cfg(feature = "window")]

@@ -127,7 +127,9 @@ impl<'a> Desk<'a> {
         self.alive = Instant::now();
         match signal {
             Signal::Alive => {
-                self.lost = None;
+                if self.lost.take().is_some() {
+                    say("the signal is back");
+                }
                 if self.standing == State::Starting {
                     self.standing = State::Waiting;
                 }

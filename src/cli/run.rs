@@ -22,7 +22,8 @@ pub struct RunArgs {
     /// /dev/v4l/by-id)
     #[arg(long)]
     source: Option<String>,
-    /// Where the screen goes: auto (a window where there is a desktop, else png:screens), png:DIR, window or none
+    /// Where the screen goes: auto (a window where there is a desktop, else png:screens), png:DIR, window, on
+    /// Linux a screen without a desktop, drm:///dev/dri/card0, or none; NAME+png:DIR also keeps its screens as pictures
     #[arg(long)]
     display: Option<String>,
     /// Show the bundled synthetic B-scans, a picture in two seconds; in a window again and again

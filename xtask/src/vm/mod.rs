@@ -1,0 +1,103 @@
+//! `cargo xtask vm-test`: the appliance before the kernel's own devices, in an emulated machine.
+
+mod guest;
+mod machine;
+
+use anyhow::{Context, bail};
+use std::path::{Path, PathBuf};
+
+/// Runs the appliance in a virtual machine with real drivers; needs Debian 12 on x86-64 with qemu-system-x86,
+/// busybox-static, kmod, cpio, gcc-12 and make, and the program built by `cargo build --locked`.
+#[derive(Debug, clap::Args)]
+pub struct VmArgs {
+    /// The scenarios, files of board/vm/scenarios; without names all
+    scenarios: Vec<String>,
+    /// How often the camera is pulled and plugged in again
+    #[arg(long, default_value_t = 50)]
+    replugs: u32,
+    /// Longest time of a scenario in seconds
+    #[arg(long, default_value_t = 900)]
+    limit: u64,
+}
+
+/// A line of the table.
+struct Outcome {
+    scenario: String,
+    good: bool,
+    what: String,
+}
+
+/// The repository's root.
+fn root() -> anyhow::Result<PathBuf> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
+    Ok(here.context("the task's folder has no parent")?.to_path_buf())
+}
+
+/// Runs the scenarios and prints what held.
+pub fn run(args: &VmArgs) -> anyhow::Result<()> {
+    let root = root()?;
+    let place = root.join("target/vm");
+    std::fs::create_dir_all(&place)?;
+    let mut names = args.scenarios.clone();
+    if names.is_empty() {
+        for entry in std::fs::read_dir(root.join("board/vm/scenarios"))? {
+            names.push(entry?.file_name().to_string_lossy().into_owned());
+        }
+        names.sort();
+    }
+    let guest = guest::prepare(&root, &place)?;
+    let mut table = Vec::new();
+    for name in &names {
+        println!("--- {name}");
+        let out = place.join("out").join(name);
+        // Pictures of an earlier run are not those of this one.
+        let _ = std::fs::remove_dir_all(&out);
+        std::fs::create_dir_all(&out)?;
+        machine::run(&guest, name, args, &out, &mut table)?;
+        compare(name, &out, &mut table)?;
+    }
+    println!("\n{:10} {:6} what", "scenario", "");
+    for row in &table {
+        println!("{:10} {:6} {}", row.scenario, if row.good { "ok" } else { "FAILED" }, row.what);
+    }
+    let failed = table.iter().filter(|row| !row.good).count();
+    println!(
+        "{} held, {failed} failed; pictures and logs are in {}",
+        table.len() - failed,
+        place.join("out").display()
+    );
+    if failed > 0 {
+        bail!("{failed} checks failed");
+    }
+    Ok(())
+}
+
+/// Compares each `NAME.expected.png`, which the appliance wrote, with `NAME.png`, which was taken from outside.
+fn compare(scenario: &str, out: &Path, table: &mut Vec<Outcome>) -> anyhow::Result<()> {
+    let mut names: Vec<String> = std::fs::read_dir(out)?
+        .flatten()
+        .filter_map(|entry| {
+            Some(entry.file_name().to_string_lossy().strip_suffix(".expected.png")?.to_owned())
+        })
+        .collect();
+    names.sort();
+    for name in names {
+        let read = |end: &str| image::open(out.join(format!("{name}{end}"))).map(|picture| picture.to_rgb8());
+        let (good, what) = match (read(".expected.png"), read(".png")) {
+            (Ok(expected), Ok(seen)) if expected.dimensions() == seen.dimensions() => {
+                let differ = expected.pixels().zip(seen.pixels()).filter(|(a, b)| a != b).count();
+                (
+                    differ == 0,
+                    format!("{name}: {differ} pixels differ between the screen from outside and the picture"),
+                )
+            }
+            (Ok(expected), Ok(seen)) => (
+                false,
+                format!("{name}: {:?} on the screen, {:?} drawn", seen.dimensions(), expected.dimensions()),
+            ),
+            (Err(error), _) | (_, Err(error)) => (false, format!("{name}: {error}")),
+        };
+        table.push(Outcome { scenario: scenario.into(), good, what });
+    }
+    Ok(())
+}
