@@ -3,6 +3,7 @@
 #[cfg(feature = "cuda")]
 pub mod cuda;
 pub mod plan;
+pub mod problems;
 pub mod scalar;
 pub mod simd;
 #[cfg(feature = "tract")]

@@ -1,95 +1,18 @@
 //! One suite of problems for every integer engine: the scalar engine answers, all others must answer the same bytes.
 
-use super::plan::{Convolution, Head, Plan, Pool, PoolKind, Step, Tensor, Window};
+use super::plan::{Plan, Step, Tensor};
+pub(super) use super::problems::{inputs, single_layer_plans};
+use super::problems::{single, square};
 use super::scalar::Scalar;
 use super::simd::{Isa, Simd};
 use proptest::prelude::*;
 
-/// Numbers that look random, the same every time.
-struct Noise(u32);
-
-impl Noise {
-    fn next(&mut self) -> u32 {
-        self.0 = self.0.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        self.0 >> 8
-    }
-
-    fn between(&mut self, low: i32, high: i32) -> i32 {
-        low + (self.next() % (high - low + 1) as u32) as i32
-    }
-}
-
-fn tensor(name: &str, shape: [usize; 3], part_of: Option<(usize, usize)>) -> Tensor {
-    Tensor { name: name.into(), shape, scale: 0.05, part_of, place: 0, step: 0 }
-}
-
-/// A convolution with random weights in `-limit..=limit` and multipliers that use the whole range of a byte.
-fn convolution(
-    noise: &mut Noise,
-    from: usize,
-    to: usize,
-    inputs: usize,
-    outputs: usize,
-    window: Window,
-    limit: i32,
-) -> Step {
-    let taps = window.kernel[0] * window.kernel[1] * inputs;
-    let spread = 1.0 / (limit as f32 * (taps as f32).sqrt());
-    Step::Convolution(Convolution {
-        name: "conv".into(),
-        from,
-        to,
-        window,
-        weight: (0..taps * outputs).map(|_| noise.between(-limit, limit) as i8).collect(),
-        bias: (0..outputs).map(|_| noise.between(-9000, 9000)).collect(),
-        multiplier: (0..outputs).map(|_| spread * (0.5 + noise.between(0, 100) as f32 / 100.0)).collect(),
-        pairs_fit: limit <= 63,
-    })
-}
-
-fn square(kernel: [usize; 2], stride: usize, padding: [usize; 4]) -> Window {
-    Window { kernel, stride: [stride; 2], padding }
-}
-
-/// Input, one convolution, output.
-fn single(seed: u32, shape: [usize; 3], outputs: usize, window: Window, limit: i32) -> Option<Plan> {
-    let [oh, ow] = window.output([shape[0], shape[1]])?;
-    let tensors = vec![tensor("in", shape, None), tensor("out", [oh, ow, outputs], None)];
-    let step = convolution(&mut Noise(seed), 0, 1, shape[2], outputs, window, limit);
-    Plan::of(tensors, vec![step], 0, 1, Head::default()).ok()
-}
-
-/// A block as InceptionV3 has them: branches, pools with requantisation, concatenation in place, and a layer behind it.
 pub(super) fn block(seed: u32) -> Plan {
-    let noise = &mut Noise(seed);
-    let tensors = vec![
-        tensor("in", [11, 9, 32], None),
-        tensor("whole", [5, 4, 80], None),
-        tensor("a", [5, 4, 16], Some((1, 0))),
-        tensor("mean", [11, 9, 32], None),
-        tensor("b", [5, 4, 32], Some((1, 16))),
-        tensor("max", [5, 4, 32], Some((1, 48))),
-        tensor("out", [5, 4, 20], None),
-    ];
-    let valid = square([3, 3], 2, [0; 4]);
-    let pool = |name: &str, from, to, window, kind, multiplier| {
-        Step::Pool(Pool { name: name.into(), from, to, window, kind, multiplier })
-    };
-    let steps = vec![
-        convolution(noise, 0, 2, 32, 16, valid, 63),
-        pool("mean", 0, 3, square([3, 3], 1, [1; 4]), PoolKind::Average, 1.0),
-        convolution(noise, 3, 4, 32, 32, valid, 63),
-        pool("max", 0, 5, valid, PoolKind::Max, 0.73),
-        convolution(noise, 1, 6, 80, 20, square([1, 3], 1, [0, 1, 0, 1]), 63),
-    ];
-    Plan::of(tensors, steps, 0, 6, Head::default()).unwrap()
+    super::problems::block(seed).unwrap()
 }
 
-pub(super) fn inputs(plan: &Plan, seed: u32) -> Vec<Vec<u8>> {
-    let size = plan.tensors[plan.input].shape.iter().product();
-    let mut noise = Noise(seed);
-    let random = (0..size).map(|_| noise.next() as u8).collect();
-    vec![random, vec![255; size], vec![0; size]]
+pub(super) fn extremes() -> Plan {
+    super::problems::extremes().unwrap()
 }
 
 /// Every instruction set of this machine against the scalar engine, with one to three threads; an engine reads all pictures
@@ -131,44 +54,11 @@ fn steps_of_a_wave_may_run_together() {
     }
 }
 
-/// Plans of one layer: shapes of InceptionV3 and odd ones, with weights of the reduced and of the full range (pairs of whose
-/// products would saturate 16 bits).
-pub(super) fn single_layer_plans() -> Vec<Plan> {
-    let layers = [
-        ([9, 9, 1], 32, square([3, 3], 2, [0; 4])),
-        ([8, 8, 64], 80, square([1, 1], 1, [0; 4])),
-        ([8, 8, 64], 33, square([1, 1], 1, [0; 4])),
-        ([17, 17, 32], 48, square([1, 7], 1, [0, 3, 0, 3])),
-        ([17, 17, 32], 16, square([7, 1], 1, [3, 0, 3, 0])),
-        ([15, 13, 16], 96, square([5, 5], 1, [2; 4])),
-        ([8, 8, 448], 64, square([3, 3], 1, [1; 4])),
-        ([3, 3, 5], 7, square([3, 3], 1, [1; 4])),
-        ([1, 1, 4], 1, square([1, 1], 1, [0; 4])),
-        ([6, 5, 12], 17, square([2, 3], 3, [1, 0, 0, 2])),
-    ];
-    let plan =
-        |(shape, outputs, window)| [(1, 63), (3, 127)].map(|(s, l)| single(s, shape, outputs, window, l));
-    layers.into_iter().flat_map(plan).flatten().collect()
-}
-
 #[test]
 fn single_layers() {
     let plans = single_layer_plans();
     assert_eq!(plans.len(), 20);
     plans.iter().for_each(|plan| check(plan, 2));
-}
-
-/// A layer with the largest weights, half-way cases of rounding, and results beyond 32 bits.
-pub(super) fn extremes() -> Plan {
-    let mut plan = single(5, [4, 4, 256], 16, square([3, 3], 1, [1; 4]), 127).unwrap();
-    let Step::Convolution(conv) = &mut plan.steps[0] else { panic!() };
-    conv.weight.iter_mut().enumerate().for_each(|(i, w)| *w = if i / 2304 % 2 == 0 { 127 } else { -128 });
-    conv.multiplier
-        .iter_mut()
-        .enumerate()
-        .for_each(|(i, m)| *m = [0.5, 1e9, 0.25, 1e-9, 1.0, 3e38, 0.0, 1e-3][i % 8]);
-    conv.bias.iter_mut().enumerate().for_each(|(i, b)| *b = [1, 3, 5, -7][i % 4]);
-    plan
 }
 
 #[test]
