@@ -3,7 +3,9 @@
 //! Here because it is asked of engines on this machine (the tests beside it), of the simulated device (`cargo xtask`) and of
 //! real ones.
 
-use super::plan::{Convolution, Head, Plan, Pool, PoolKind, Step, Tensor, Window};
+use super::plan::{Convolution, Head, Plan, Pool, PoolKind, Step, Tensor, Window, head::Layer};
+use super::{FEATURE_CHANNELS, FEATURE_SIDE};
+use crate::prepare::SIDE;
 
 /// Numbers that look random, the same every time.
 struct Noise(u32);
@@ -151,4 +153,27 @@ pub fn uneven(seed: u32) -> Option<Plan> {
 /// All problems: the single layers, two blocks, the extremes.
 pub fn all() -> Vec<Plan> {
     single_layer_plans().into_iter().chain(block(7)).chain(uneven(4)).chain(extremes()).collect()
+}
+
+/// A network with the shape of the real one, picture and features, and next to nothing to compute: for tests of what lies around
+/// an engine.
+pub fn tiny_network() -> Option<Plan> {
+    let noise = &mut Noise(13);
+    let tensors = vec![
+        tensor("image", [SIDE, SIDE, 1], None),
+        tensor("small", [FEATURE_SIDE, FEATURE_SIDE, 1], None),
+        tensor("features", [FEATURE_SIDE, FEATURE_SIDE, FEATURE_CHANNELS], None),
+    ];
+    let pool = Pool {
+        name: "mean".into(),
+        from: 0,
+        to: 1,
+        window: square([37, 37], 37, [0; 4]),
+        kind: PoolKind::Average,
+        multiplier: 1.0,
+    };
+    let step = convolution(noise, 1, 2, 1, FEATURE_CHANNELS, square([1, 1], 1, [0; 4]), 63);
+    let weight = (0..4 * FEATURE_CHANNELS).map(|_| noise.between(-50, 50) as f32 / 1000.0).collect();
+    let head = Head { layers: vec![Layer::Mean, Layer::Dense(weight, vec![0.1, -0.2, 0.3, 0.0])] };
+    Plan::of(tensors, vec![Step::Pool(pool), step], 0, 2, head).ok()
 }

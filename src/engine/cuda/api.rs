@@ -42,6 +42,7 @@ api! {{
     device_attribute(*mut i32, i32, i32) = "cuDeviceGetAttribute";
     retain(*mut CUcontext, i32) = "cuDevicePrimaryCtxRetain";
     release(i32) = "cuDevicePrimaryCtxRelease_v2" | "cuDevicePrimaryCtxRelease";
+    reset(i32) = "cuDevicePrimaryCtxReset_v2" | "cuDevicePrimaryCtxReset";
     set_current(CUcontext) = "cuCtxSetCurrent";
     allocate(*mut u64, usize) = "cuMemAlloc_v2";
     free(u64) = "cuMemFree_v2";

@@ -8,8 +8,8 @@ use super::api::{Api, Code, api};
 use cudarc::driver::sys::{CUcontext, CUevent, CUfunction, CUgraphExec, CUmodule, CUstream};
 use std::ffi::{CStr, CString, c_void};
 use std::ptr::null_mut;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// The oldest driver that is known to have all that is needed: CUDA 10.2, JetPack 4.
@@ -55,6 +55,18 @@ pub struct Context {
 unsafe impl Send for Context {}
 // SAFETY: as above.
 unsafe impl Sync for Context {}
+
+/// The primary context belongs to the process: how many hold it, and whether it was lost.
+#[derive(Default)]
+struct Holders {
+    count: usize,
+    lost: bool,
+}
+
+fn holders() -> MutexGuard<'static, Holders> {
+    static HOLDERS: Mutex<Holders> = Mutex::new(Holders { count: 0, lost: false });
+    HOLDERS.lock().unwrap_or_else(|e| e.into_inner())
+}
 
 /// The error of a call that was meant to do this.
 fn check(api: &Api, code: Code, doing: &'static str) -> Result<(), CudaError> {
@@ -108,11 +120,22 @@ impl Context {
         check(api, code, "asking for the device's name")?;
         let name =
             CStr::from_bytes_until_nul(&name).map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let mut holders = holders();
+        if holders.lost {
+            if holders.count > 0 {
+                return Err(CudaError::Lost);
+            }
+            // SAFETY: nobody holds the context, so that nothing of it is used any more.
+            check(api, unsafe { (api.reset)(number) }, "resetting the device")?;
+            holders.lost = false;
+        }
         let mut raw = null_mut();
         // SAFETY: as above; every retained context is released in `drop`.
         check(api, unsafe { (api.retain)(&raw mut raw, number) }, "taking the device")?;
         let driver = format!("{}.{}", version / 1000, version % 1000 / 10);
         let device = Device { name, capability: capability as u32, multiprocessors, driver };
+        holders.count += 1;
+        drop(holders);
         let context = Self { api, raw, number, device, lost: AtomicBool::new(false) };
         context.current()?;
         Ok(Arc::new(context))
@@ -132,14 +155,17 @@ impl Context {
         check(self.api, code, doing)
     }
 
-    /// Says that nothing can be had from the device any more.
-    fn lose(&self) {
+    /// Says that nothing can be had from the device any more, until all who hold it let go and it is opened again.
+    pub fn lose(&self) {
         self.lost.store(true, Ordering::Relaxed);
+        holders().lost = true;
     }
 }
 
 impl Drop for Context {
     fn drop(&mut self) {
+        let mut holders = holders();
+        holders.count -= 1;
         if !self.lost.load(Ordering::Relaxed) {
             // SAFETY: retained once, and all that lives in it held it and is gone.
             unsafe { (self.api.release)(self.number) };

@@ -48,7 +48,7 @@ pub enum CudaError {
     #[error("the device did not answer within {0:?}; it is given up")]
     Hung(Duration),
     /// A device that was given up before.
-    #[error("the device was given up after a failure; restart the appliance to use it again")]
+    #[error("the device was given up after a failure, and is still held by what failed")]
     Lost,
     /// A copy beyond the end of memory.
     #[error("a copy would leave its memory; this is a fault of fovea, please report it")]

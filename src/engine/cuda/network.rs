@@ -28,6 +28,7 @@ pub struct Network {
     options: Options,
     /// The first picture waits for lazy parts of the driver.
     warm: bool,
+    context: Arc<Context>,
     /// The kernels, which must outlive all the above.
     _loaded: Loaded,
 }
@@ -95,6 +96,7 @@ impl Network {
             features_place,
             options,
             warm: false,
+            context: Arc::clone(context),
             _loaded: loaded,
         };
         network.graph = network.stream.record(|stream| network.enqueue(stream))?;
@@ -136,11 +138,22 @@ impl Network {
         unsafe { stream.launch(self.kernel, blocks, THREADS, &arguments) }
     }
 
-    /// The features' bytes for an input, from [`Plan::features`]'s first byte on.
+    /// The features' bytes for an input, from [`Plan::features`]'s first byte on. A failure loses the device: what it left there is
+    /// not known.
     ///
     /// # Errors
     /// [`CudaError::Call`], [`CudaError::Hung`] and [`CudaError::Lost`].
     pub fn run(&mut self, input: &[u8]) -> Result<&[u8], CudaError> {
+        match self.compute(input) {
+            Ok(()) => Ok(self.output.as_bytes()),
+            Err(error) => {
+                self.context.lose();
+                Err(error)
+            }
+        }
+    }
+
+    fn compute(&mut self, input: &[u8]) -> Result<(), CudaError> {
         let bytes = self.input.bytes_mut();
         if bytes.len() != input.len() {
             return Err(CudaError::Bounds);
@@ -156,8 +169,7 @@ impl Network {
             Some(graph) => unsafe { graph.start(&self.stream)? },
             None => self.enqueue(&self.stream)?,
         }
-        self.wait()?;
-        Ok(self.output.as_bytes())
+        self.wait()
     }
 
     /// The features' bytes of the last picture.
