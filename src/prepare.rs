@@ -168,7 +168,7 @@ impl Preparation {
             let mut input = Box::new([0; SIDE * SIDE]);
             let filter = Filter::between(rows.len(), SIDE);
             let pixels = &narrow[rows.start * SIDE..rows.end * SIDE];
-            kernels::columns(pixels, SIDE, &filter, 0, &mut input[..]);
+            kernels::columns(pixels, SIDE, &filter, &mut input[..]);
             NetworkInput(input)
         };
         let whole = square(0..scan.height);

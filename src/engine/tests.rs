@@ -3,15 +3,14 @@
 use super::plan::{Plan, Step, Tensor};
 use super::scalar::Scalar;
 use super::simd::{Isa, Simd};
-use super::suite::{self, single, square};
-pub(super) use super::suite::{inputs, single_layer_plans};
+use super::suite::{self, inputs, single, single_layer_plans, square};
 use proptest::prelude::*;
 
-pub(super) fn block(seed: u32) -> Plan {
+fn block(seed: u32) -> Plan {
     suite::block(seed).unwrap()
 }
 
-pub(super) fn extremes() -> Plan {
+fn extremes() -> Plan {
     suite::extremes().unwrap()
 }
 

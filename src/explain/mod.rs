@@ -10,7 +10,6 @@ pub use paint::{colour, overlay};
 
 use crate::Class;
 use crate::engine::{FEATURE_CHANNELS, FEATURE_SIDE};
-use crate::kernels::wide;
 use crate::model::Head;
 
 /// Positions of the feature map.
@@ -94,11 +93,6 @@ pub struct Contribution {
 /// `gap`: `C[i,j] = (1/64) Σ_k w[k] F[k,i,j]` with `w[k] = Σ_m W1[m,k] [h_m > 0] W2[c,m]`.
 /// `conv`: `C[i,j] = Σ_m Wd[c,i,j,m] R[i,j,m]` with `R` the hidden layer after ReLU.
 pub fn contribution(head: &Head, features: &[f32], class: Class) -> Contribution {
-    wide(|| contribution_of(head, features, class))
-}
-
-#[inline(always)]
-fn contribution_of(head: &Head, features: &[f32], class: Class) -> Contribution {
     let c = class.index();
     let hidden = head.hidden(features);
     match head {
@@ -129,7 +123,6 @@ fn contribution_of(head: &Head, features: &[f32], class: Class) -> Contribution 
 }
 
 /// `w[k] = Σ_m W1[m,k] [h_m > 0] W2[c,m]` of a `gap` head; a `conv` head has none and gives zeros.
-#[inline(always)]
 fn gap_weights(head: &Head, hidden: &[f64], c: usize) -> Vec<f64> {
     let mut weights = vec![0.0; FEATURE_CHANNELS];
     if let Head::Gap { fc1, fc2, .. } = head {

@@ -123,7 +123,6 @@ impl Head {
     }
 
     /// The hidden layer: `[64]` after ReLU for `gap`, `[8, 8, 64]` (row, column, channel) after ReLU for `conv`.
-    #[inline(always)]
     pub fn hidden(&self, features: &[f32]) -> Vec<f64> {
         match self {
             Head::Gap { fc1, fc1_bias, .. } => {
@@ -176,7 +175,6 @@ impl Gate {
 }
 
 /// Eight sums side by side, so that the compiler may use vector units and every machine adds in the same order.
-#[inline(always)]
 fn dot(a: &[f32], b: &[f64]) -> f64 {
     let mut sums = [0.0f64; 8];
     for (a, b) in a.chunks_exact(8).zip(b.chunks_exact(8)) {
@@ -186,7 +184,6 @@ fn dot(a: &[f32], b: &[f64]) -> f64 {
 }
 
 /// Global average of each channel, `[2048]`.
-#[inline(always)]
 pub fn pooled(features: &[f32]) -> Vec<f64> {
     features
         .chunks_exact(CELLS)

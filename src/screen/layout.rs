@@ -68,13 +68,11 @@ fn area(x: i32, y: i32, w: i32, h: i32) -> Rectangle {
     Rectangle::new(Point::new(x, y), Size::new(w.max(0) as u32, h.max(0) as u32))
 }
 
-struct List<'a> {
+struct List {
     items: Vec<Item>,
-    /// The last picture's pixels.
-    known: Option<&'a Arc<Vec<u8>>>,
 }
 
-impl List<'_> {
+impl List {
     fn fill(&mut self, rect: Rectangle, colour: Rgb888) {
         self.items.push(Item::Fill(rect, colour));
     }
@@ -94,10 +92,7 @@ impl List<'_> {
         let corner = room.top_left + Point::new(spare.width as i32 / 2, spare.height as i32 / 2);
         let scan = Scan {
             width: shown.picture.width() as usize,
-            grey: match self.known {
-                Some(known) if ***known == *shown.picture.pixels() => Arc::clone(known),
-                _ => shown.picture.shared_pixels(),
-            },
+            grey: shown.picture.shared_pixels(),
             map: shown.map.copied().map(Box::new),
             place: shown.place,
         };
@@ -105,15 +100,13 @@ impl List<'_> {
     }
 }
 
-/// All that `view` shows on a screen of `size`, back to front; `old` is what stood there before.
-pub fn compose(view: &View<'_>, size: Size, old: &[Item]) -> Vec<Item> {
+/// All that `view` shows on a screen of `size`, back to front.
+pub fn compose(view: &View<'_>, size: Size) -> Vec<Item> {
     let (w, h) = (size.width as i32, size.height as i32);
     let unit = (h / 40).min(w / 60).max(1);
     let small = (unit * 3 / 2).max(12);
     let bar = small * 2;
-    let known =
-        old.iter().find_map(|item| if let Item::Scan(_, scan) = item { Some(&scan.grey) } else { None });
-    let c = &mut List { items: Vec::with_capacity(40), known };
+    let c = &mut List { items: Vec::with_capacity(40) };
     c.fill(area(0, 0, w, h), GROUND);
     c.text(area(unit, 0, w / 4, bar), "fovea", small * 5 / 4, (TYPE, GROUND), true, Align::Left);
     c.text(area(w / 3, 0, w * 2 / 3 - unit, bar), view.model, small, (FAINT, GROUND), false, Align::Right);
@@ -135,7 +128,7 @@ pub fn compose(view: &View<'_>, size: Size, old: &[Item]) -> Vec<Item> {
 }
 
 /// The states without a finding: one word, one line of advice.
-fn notice(c: &mut List<'_>, state: &State, body: Rectangle, unit: i32) {
+fn notice(c: &mut List, state: &State, body: Rectangle, unit: i32) {
     let (word, advice, colour) = match state {
         State::Starting => ("STARTING", "the model is loading and proving itself", FAINT),
         State::SignalLost(why) => ("SIGNAL LOST", why.as_str(), Referral::Routine.colour()),
@@ -160,7 +153,7 @@ fn notice(c: &mut List<'_>, state: &State, body: Rectangle, unit: i32) {
     c.paragraph(room, advice, unit * 2 + 2, (TYPE, PANEL), Align::Centre);
 }
 
-fn result(c: &mut List<'_>, state: &State, shown: &Shown<'_>, body: Rectangle, unit: i32, small: i32) {
+fn result(c: &mut List, state: &State, shown: &Shown<'_>, body: Rectangle, unit: i32, small: i32) {
     let (x, y) = (body.top_left.x, body.top_left.y);
     let (w, h) = (body.size.width as i32, body.size.height as i32);
     let left = (w - unit) * 29 / 50;

@@ -143,7 +143,7 @@ impl Screen {
 
     /// Draws what `view` changes, and gives the bytes: the same as a fresh screen's.
     pub fn draw(&mut self, view: &View<'_>) -> &[u8] {
-        let items = layout::compose(view, self.picture.size(), &self.items);
+        let items = layout::compose(view, self.picture.size());
         let old = std::mem::replace(&mut self.items, items);
         for place in changed(&old, &self.items, self.picture.bounding_box()) {
             self.repaint(place);

@@ -40,14 +40,17 @@ pub fn peak_memory_mb() -> Option<f64> {
     Some(kib * 1024.0 / 1e6)
 }
 
-/// Epochs since the best checkpoint: the highest validation accuracy, then the lowest loss.
+/// Whether a validation accuracy and loss are better than others: the higher accuracy, then the lower loss.
+pub fn better((accuracy, loss): (f64, f64), (other, other_loss): (f64, f64)) -> bool {
+    accuracy > other || accuracy == other && loss < other_loss
+}
+
+/// Epochs since the best checkpoint, by [`better`].
 pub fn since_best(history: &[Epoch]) -> usize {
+    let figures = |e: &Epoch| (e.validation_accuracy, e.validation_loss);
     let mut best = 0;
-    for (i, e) in history.iter().enumerate() {
-        let b = &history[best];
-        let better = e.validation_accuracy > b.validation_accuracy
-            || e.validation_accuracy == b.validation_accuracy && e.validation_loss < b.validation_loss;
-        if better {
+    for (i, epoch) in history.iter().enumerate() {
+        if better(figures(epoch), figures(&history[best])) {
             best = i;
         }
     }

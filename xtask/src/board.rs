@@ -108,8 +108,11 @@ impl Network<'_> {
 impl Drop for Network<'_> {
     fn drop(&mut self) {
         for address in self.buffers.into_iter().chain([self.jobs]) {
-            // Allocated above and freed once.
-            let _ = self.board.memory.free(address);
+            let freed = self.board.memory.free(address);
+            debug_assert!(freed.is_ok(), "allocated above and freed once");
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -174,7 +174,7 @@ pub fn run(args: &KernelsArgs) -> anyhow::Result<()> {
         }
     }
     lock.files = files.iter().map(|(name, bytes)| (name.clone(), hex(bytes))).collect();
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../src/engine/cuda/built");
+    let folder = crate::root().join("src/engine/cuda/built");
     let head = "# Made by `cargo xtask kernels`; do not edit.\n";
     let text = format!("{head}{}", toml::to_string(&lock)?);
     if args.check {

@@ -10,6 +10,7 @@ mod toolchain;
 mod vm;
 
 use clap::{Parser, Subcommand};
+use std::path::{Path, PathBuf};
 
 /// Tasks of the developers.
 #[derive(Parser)]
@@ -39,6 +40,11 @@ enum Task {
     Mutants(mutants::MutantsArgs),
     /// Run the shipped network on simulated boards; the bytes must be the scalar engine's
     Simulate(simulate::SimulateArgs),
+}
+
+/// The repository's root.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
 fn main() -> anyhow::Result<()> {

@@ -1,6 +1,7 @@
 //! `cargo xtask simulate`: the shipped network on simulated boards, exact to the bit.
 
 use crate::board::{Board, built_ptx, ptx_for};
+use crate::root;
 use anyhow::ensure;
 use fovea::engine::{plan::Plan, scalar::Scalar};
 use fovea::{frame::Frame, model::Package};
@@ -23,11 +24,6 @@ pub struct SimulateArgs {
     /// Blocks that a launch should have at least
     #[arg(long, default_value_t = 24)]
     blocks: usize,
-}
-
-/// The repository's root.
-pub fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
 /// The shipped network's plan and the input that it makes of a picture.

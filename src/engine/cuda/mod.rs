@@ -135,6 +135,4 @@ impl Engine for Cuda {
 }
 
 #[cfg(test)]
-mod simulated;
-#[cfg(test)]
 mod tests;

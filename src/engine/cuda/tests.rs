@@ -1,11 +1,11 @@
-//! What can be tested without a device besides `simulated`: the schedule's size, the built kernels against their sources, and a
+//! What can be tested without a device besides what the developers' tasks simulate (`xtask`'s `board`): the schedule's size, the built kernels against their sources, and a
 //! machine without a driver.
 
 use super::kernels::{LOCK, SOURCES, built, fingerprint, source};
 use super::schedule::{Schedule, WORDS, Wishes};
 use super::{Cuda, CudaError, Options};
 use crate::engine::plan::{Plan, Step};
-use crate::engine::tests::single_layer_plans;
+use crate::engine::suite::single_layer_plans;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 

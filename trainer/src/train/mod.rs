@@ -112,13 +112,11 @@ impl Trainer<'_> {
         }
     }
 
-    /// Keeps the checkpoint where it is the best: the highest accuracy, then the lowest loss.
+    /// Keeps the checkpoint where it is the best, by [`curves::better`].
     fn keep(&mut self, figures: &Epoch, lists: &[Vec<f32>]) -> anyhow::Result<()> {
-        let better = self.progress.best.as_ref().is_none_or(|(accuracy, loss, _)| {
-            figures.validation_accuracy > *accuracy
-                || figures.validation_accuracy == *accuracy && figures.validation_loss < *loss
-        });
-        if !better {
+        let new = (figures.validation_accuracy, figures.validation_loss);
+        let best = self.progress.best.as_ref();
+        if best.is_some_and(|(accuracy, loss, _)| !curves::better(new, (*accuracy, *loss))) {
             return Ok(());
         }
         let name = format!("model.{:02}-{:.2}.safetensors", figures.epoch, figures.validation_accuracy);
@@ -140,7 +138,7 @@ impl Trainer<'_> {
             // A checkpoint that cannot be removed only takes room.
             let _ = std::fs::remove_file(old);
         }
-        self.progress.best = Some((figures.validation_accuracy, figures.validation_loss, path));
+        self.progress.best = Some((new.0, new.1, path));
         Ok(())
     }
 

@@ -3,7 +3,8 @@
 mod boards;
 
 use crate::board::{Board, built_ptx, ptx_for};
-use crate::simulate::{root, shipped};
+use crate::root;
+use crate::simulate::shipped;
 use anyhow::{Context, ensure};
 use boards::{BOARDS, ISSUE, NODE, cache, resident};
 use fovea::engine::cuda::kernels::LOCK;
@@ -181,7 +182,8 @@ fn tables(all: &[Measured], plan: &Plan) -> anyhow::Result<String> {
     })?;
     row("nodes of the graph", &|m| format!("{}", m.launches.len() + 2))?;
     row("fewest blocks above 5 million products", &|m| format!("{}", m.fewest(plan).0))?;
-    row("registers of a thread, spills", &|m| format!("{}, 0", m.registers))?;
+    row("registers of a thread", &|m| format!("{}", m.registers))?;
+    row("bytes of local memory used (spills)", &|m| format!("{}", m.all.local_bytes))?;
     row("blocks of a multiprocessor", &|m| format!("{}", m.resident))?;
     for count in [8u64, 16, 20] {
         row(&format!("rounds of blocks on {count} multiprocessors, filled to"), &|m| {

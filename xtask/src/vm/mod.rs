@@ -3,8 +3,8 @@
 mod guest;
 mod machine;
 
-use anyhow::{Context, bail};
-use std::path::{Path, PathBuf};
+use anyhow::bail;
+use std::path::Path;
 
 /// Runs the appliance in a virtual machine with real drivers; needs Debian 12 on x86-64 with qemu-system-x86,
 /// busybox-static, kmod, cpio, gcc-12 and make, and the program built by `cargo build --locked`.
@@ -27,15 +27,9 @@ struct Outcome {
     what: String,
 }
 
-/// The repository's root.
-fn root() -> anyhow::Result<PathBuf> {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
-    Ok(here.context("the task's folder has no parent")?.to_path_buf())
-}
-
 /// Runs the scenarios and prints what held.
 pub fn run(args: &VmArgs) -> anyhow::Result<()> {
-    let root = root()?;
+    let root = crate::root();
     let place = root.join("target/vm");
     std::fs::create_dir_all(&place)?;
     let mut names = args.scenarios.clone();
