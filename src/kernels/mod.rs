@@ -1,12 +1,8 @@
 //! Loops over pixels, compiled for the widest common vector units: what runs beside the network must not cost what the
 //! network saved. Every path gives the same bytes.
 
-#[cfg(feature = "appliance")]
-mod colour;
 mod resize;
 
-#[cfg(feature = "appliance")]
-pub use colour::{Colours, colour};
 pub use resize::{Filter, columns, rows};
 
 /// Whether the CPU has AVX2.

@@ -2,11 +2,13 @@
 
 use super::Heat;
 use super::layout::Scan;
-use crate::kernels::{self, Colours};
 use crate::{Frame, bands};
 use embedded_graphics::prelude::Size;
 use std::ops::Range;
 use std::sync::OnceLock;
+
+/// RGB of each grey under each of 256 heats.
+type Colours = [[[u8; 4]; 256]; 256];
 
 /// The colours are the same for every picture.
 fn colours() -> &'static Colours {
@@ -163,8 +165,13 @@ pub fn draw(scan: &Scan, size: Size, rgb: &mut [u8], pitch: usize) {
 fn colour(ramp: &Ramp, (a, b): (i32, i32), line: &[u8], pixels: &mut [[u8; 3]], colours: &Colours) {
     // 2^-24 of a step: 255 of them fit 32 bits.
     let slope = (i64::from(b - a) * i64::from(ramp.step)) as i32;
-    let heat = (a << 16).wrapping_add((i64::from(b - a) * i64::from(ramp.start)) as i32) as u32;
-    kernels::colour(heat.saturating_add(1 << 23), slope, line, pixels, colours);
+    let mut heat = (a << 16).wrapping_add((i64::from(b - a) * i64::from(ramp.start)) as i32) as u32;
+    heat = heat.saturating_add(1 << 23);
+    for (pixel, grey) in pixels.iter_mut().zip(line) {
+        let [r, g, b, _] = colours[(heat >> 24) as usize][usize::from(*grey)];
+        *pixel = [r, g, b];
+        heat = heat.wrapping_add_signed(slope);
+    }
 }
 
 /// A row of the scaled picture: each pixel the mean, rounded down, of the source pixels it covers.
