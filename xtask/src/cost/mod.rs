@@ -183,7 +183,9 @@ fn tables(all: &[Measured], plan: &Plan) -> anyhow::Result<String> {
     row("nodes of the graph", &|m| format!("{}", m.launches.len() + 2))?;
     row("fewest blocks above 5 million products", &|m| format!("{}", m.fewest(plan).0))?;
     row("registers of a thread", &|m| format!("{}", m.registers))?;
-    row("bytes of local memory used (spills)", &|m| format!("{}", m.all.local_bytes))?;
+    row("bytes of local memory, in PTX (`cargo xtask kernels` refuses spills)", &|m| {
+        format!("{}", m.all.local_bytes)
+    })?;
     row("blocks of a multiprocessor", &|m| format!("{}", m.resident))?;
     for count in [8u64, 16, 20] {
         row(&format!("rounds of blocks on {count} multiprocessors, filled to"), &|m| {
