@@ -40,6 +40,8 @@ pub struct Reading {
     pub place: Region,
     /// The engine that answered.
     pub engine: String,
+    /// Why a better engine did not answer; may be empty.
+    pub note: String,
     /// Its time in milliseconds.
     pub millis: f32,
 }

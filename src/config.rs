@@ -1,5 +1,6 @@
 //! `fovea.toml`: typed, unknown keys refused, errors with file, line and column.
 
+use crate::engine::Options;
 use serde::Deserialize;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,8 @@ pub struct Config {
     pub model: Option<PathBuf>,
     /// `auto`, or an engine's name.
     pub engine: String,
+    /// How `auto` looks after an NVIDIA device.
+    pub gpu: Gpu,
     /// The B-scan's place in a larger picture: x, y, width, height in pixels.
     pub region: Option<[u32; 4]>,
     /// Equal results in a row before a finding is published.
@@ -36,12 +39,43 @@ impl Default for Config {
             display: "auto".into(),
             model: None,
             engine: "auto".into(),
+            gpu: Gpu::default(),
             region: None,
             hold: NonZeroU32::MIN,
             stale_after: Seconds(2.0),
             answer_within: Seconds(20.0),
             size: Size { width: 1280, height: 720 },
         }
+    }
+}
+
+/// The section `[gpu]`; the engine `auto` alone uses it.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Gpu {
+    /// Seconds after which a picture has hung: the processor answers it.
+    pub answer_within: Seconds,
+    /// Seconds of rest before a device that failed is tried again; doubles with each failure, up to ten minutes.
+    pub retry_after: Seconds,
+    /// Seconds after which a device reads the golden picture again before the next of the operator's.
+    pub prove_every: Seconds,
+}
+
+impl Default for Gpu {
+    fn default() -> Self {
+        let Options { limit, retry, prove } = Options::default();
+        let [answer_within, retry_after, prove_every] =
+            [limit, retry, prove].map(|time| Seconds(time.as_secs_f64()));
+        Self { answer_within, retry_after, prove_every }
+    }
+}
+
+impl Gpu {
+    /// As engines are opened with.
+    pub fn options(self) -> Options {
+        let [limit, retry, prove] =
+            [self.answer_within, self.retry_after, self.prove_every].map(Seconds::duration);
+        Options { limit, retry, prove }
     }
 }
 
@@ -151,12 +185,16 @@ mod tests {
     fn empty_is_the_default_and_mistakes_have_a_place() {
         let parse = |text| Config::parse(text, Path::new("fovea.toml"));
         assert_eq!(parse("").unwrap(), Config::default());
+        assert_eq!(parse("[gpu]").unwrap().gpu.options(), Options::default());
+        let quick = parse("[gpu]\nanswer_within = 0.3").unwrap().gpu.options();
+        assert_eq!(quick.limit, Duration::from_millis(300));
         assert_eq!(parse("size = [480, 320]").unwrap().size, Size { width: 480, height: 320 });
         for (text, place, word) in [
             ("hold = 1\n sauce = 'x'", "fovea.toml:2:2:", "sauce"),
             ("hold = 0", "fovea.toml:1:8:", "zero"),
             ("\n\nsize = [100, 100]", "fovea.toml:3:8:", "480x320"),
             ("stale_after = 0.0", "fovea.toml:1:15:", "0.2 to 60"),
+            ("[gpu]\nretry = 5", "fovea.toml:2:1:", "retry_after"),
         ] {
             let said = parse(text).unwrap_err().to_string();
             assert!(said.starts_with(place) && said.contains(word), "{said}");

@@ -34,6 +34,8 @@ enum Command {
     Doctor(cli::doctor::DoctorArgs),
     /// Describe and verify the model package
     Model(cli::model::ModelCommand),
+    /// Measure how the network is best cut for this machine's NVIDIA device
+    Tune(cli::tune::TuneArgs),
 }
 
 fn main() -> ExitCode {
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => cli::bench::run(args),
         Command::Doctor(args) => cli::doctor::run(args),
         Command::Model(args) => cli::model::run(args),
+        Command::Tune(args) => cli::tune::run(args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("fovea: {error:#}");
