@@ -6,7 +6,7 @@ use super::packing::{Block, Packed};
 use super::{Arena, GATHERED, Isa, PANEL, ROWS, TAPS};
 #[cfg(target_arch = "x86_64")]
 use super::{amx, x86};
-use crate::engine::plan::{Convolution, Tensor, Window};
+use crate::engine::plan::{Convolution, Tensor};
 use std::ops::Range;
 
 /// One tile for a kernel: pointers for `[tap][row]`, and where each row's outputs go.
@@ -82,15 +82,6 @@ impl Tile {
         // SAFETY: the row's outputs lie in the output tensor.
         unsafe { self.out.add(row * self.across) }
     }
-}
-
-/// First byte of the pixel that a tap reads, or none beside the picture.
-pub fn tap(from: &Tensor, window: &Window, oy: usize, ox: usize, k: usize) -> Option<usize> {
-    let [h, w, _] = from.shape;
-    let (ky, kx) = (k / window.kernel[1], k % window.kernel[1]);
-    let y = (oy * window.stride[0] + ky).wrapping_sub(window.padding[0]);
-    let x = (ox * window.stride[1] + kx).wrapping_sub(window.padding[1]);
-    (y < h && x < w).then(|| from.place + (y * w + x) * from.step)
 }
 
 /// A convolution on its way.
@@ -203,6 +194,10 @@ impl<'a> Job<'a> {
     }
 
     /// Computes tiles `range` of `tiles` equal ones, and of their outputs the panels `panels`.
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        expect(unused_variables, reason = "only kernels of x86-64 fetch ahead")
+    )]
     fn tiles(
         &self,
         range: Range<usize>,
