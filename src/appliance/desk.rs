@@ -3,8 +3,9 @@
 use super::worker::{Answer, Bench};
 use super::{ApplianceError, Event, Reading};
 use crate::Frame;
-use crate::capture::Signal;
+use crate::capture::{Signal, Slot};
 use crate::config::Config;
+use crate::prepare::Region;
 use crate::screen::{Screen, Shown, State, View};
 use fovea_board::{Display, DisplayError};
 use std::sync::Arc;
@@ -29,7 +30,7 @@ pub struct Desk<'a> {
     config: &'a Config,
     model: &'a str,
     bench: Bench,
-    frames: Receiver<Arc<Frame>>,
+    frames: Slot,
     engine: Engine,
     failures: u32,
     /// Last sign of life of the source.
@@ -46,7 +47,7 @@ pub struct Desk<'a> {
 }
 
 impl<'a> Desk<'a> {
-    pub fn new(config: &'a Config, model: &'a str, bench: Bench, frames: Receiver<Arc<Frame>>) -> Self {
+    pub fn new(config: &'a Config, model: &'a str, bench: Bench, frames: Slot) -> Self {
         Self {
             config,
             model,
@@ -239,12 +240,15 @@ impl<'a> Desk<'a> {
     /// Hands on the next picture and sees to it that nothing old stays on the screen.
     fn watch(&mut self, stale: Duration, say: &mut dyn FnMut(&str)) {
         if matches!(self.engine, Engine::Idle)
-            && let Ok(frame) = self.frames.try_recv()
+            && let Some(frame) = self.frames.take(Duration::ZERO)
         {
-            self.engine = if self.bench.read(Arc::clone(&frame)) {
-                Engine::Busy(Instant::now(), frame)
-            } else {
-                Engine::Out("the engine ended; restart the appliance".into())
+            self.engine = match self.strange(&frame) {
+                Some(why) => {
+                    self.clear(State::Fault(why));
+                    Engine::Idle
+                }
+                None if self.bench.read(Arc::clone(&frame)) => Engine::Busy(Instant::now(), frame),
+                None => Engine::Out("the engine ended; restart the appliance".into()),
             };
         }
         if let Engine::Busy(since, frame) = &self.engine {
@@ -269,10 +273,16 @@ impl<'a> Desk<'a> {
             // What a source gave before it ended is read to the end.
             self.alive = Instant::now();
         }
-        if self.lost.is_none() && self.alive.elapsed() > stale * 3 / 4 {
+        if self.lost.is_none() && self.alive.elapsed() > stale * 11 / 16 {
             let silent = || "the source gives no sign of life; check it".to_owned();
             self.lose(self.ended.clone().unwrap_or_else(silent));
         }
+    }
+
+    /// Why a picture is not of the screen for which the region was set, where one was.
+    fn strange(&self, frame: &Frame) -> Option<String> {
+        let [x, y, width, height] = self.config.region?;
+        self.config.layout.as_ref()?.differs(frame, Region { x, y, width, height })
     }
 
     fn draw(&mut self, state: &State, display: &mut dyn Display, changed: bool) -> Result<(), DisplayError> {
