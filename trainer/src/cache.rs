@@ -18,9 +18,10 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fs::File;
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Compute the frozen part of the network once, for all pictures.
 #[derive(Debug, clap::Args)]
@@ -71,8 +72,8 @@ struct Header {
 /// A picture and variant with its place in the cache.
 #[derive(Clone, Debug)]
 pub struct Record {
-    /// The picture.
-    pub row: Row,
+    /// The picture, shared by its variants.
+    pub row: Arc<Row>,
     /// 0 is the picture itself.
     pub variant: usize,
     /// Number of the record.
@@ -93,12 +94,12 @@ pub struct Cache {
     pub records: Vec<Record>,
 }
 
-fn records(rows: &[Row], variants: usize) -> Vec<Record> {
+fn records(rows: Vec<Row>, variants: usize) -> Vec<Record> {
     let mut all = Vec::new();
-    for row in rows {
+    for row in rows.into_iter().map(Arc::new) {
         let count = if row.split == Split::Train { variants } else { 1 };
         for variant in 0..count {
-            all.push(Record { row: row.clone(), variant, place: all.len() as u64 });
+            all.push(Record { row: Arc::clone(&row), variant, place: all.len() as u64 });
         }
     }
     all
@@ -109,8 +110,18 @@ fn records(rows: &[Row], variants: usize) -> Vec<Record> {
 /// # Errors
 /// When it cannot be read.
 pub fn file_sha256(path: &Path) -> anyhow::Result<String> {
-    let bytes = std::fs::read(path).with_context(|| format!("{}: cannot be read", path.display()))?;
-    Ok(split::hex(&Sha256::digest(&bytes)))
+    let unread = || format!("{}: cannot be read", path.display());
+    let mut file = File::open(path).with_context(unread)?;
+    // In pieces: weights and indices of large sets need not fit into memory for this.
+    let (mut hash, mut piece) = (Sha256::new(), vec![0; 1 << 16]);
+    loop {
+        let count = file.read(&mut piece).with_context(unread)?;
+        if count == 0 {
+            break;
+        }
+        hash.update(&piece[..count]);
+    }
+    Ok(split::hex(&hash.finalize()))
 }
 
 /// The network's input of a picture.
@@ -160,7 +171,7 @@ pub fn extract(args: &ExtractArgs) -> anyhow::Result<()> {
     let device = Device::flex();
     let (section, params, _) =
         Section::load(&args.cut.frozen(), &weights, HeadKind::Gap, 0, Layout::Nhwc, &device)?;
-    let all = records(&rows, header.variants);
+    let all = records(rows, header.variants);
     let size = header.shape.iter().product::<usize>() * 2;
     let path = args.cache.join("features.f16");
     let mut file =
@@ -237,7 +248,7 @@ impl Cache {
             );
         }
         let file = File::open(folder.join("features.f16"))?;
-        let records = records(&split::read(split_file)?, header.variants);
+        let records = records(split::read(split_file)?, header.variants);
         let size = header.shape.iter().product::<usize>() as u64 * 2;
         if file.metadata()?.len() != size * records.len() as u64 {
             bail!("{}: not complete; run `fovea-train extract` again, it goes on", folder.display());
@@ -260,5 +271,31 @@ impl Cache {
         let mut bytes = vec![0; size];
         self.file.read_exact_at(&mut bytes, place * size as u64)?;
         Ok(bytes.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variants_share_their_picture() {
+        let row = |split| Row {
+            path: "CNV/CNV-1-1.jpeg".into(),
+            class: fovea::Class::Cnv,
+            patient: "1".into(),
+            split,
+            width: 512,
+            height: 496,
+            origin: String::new(),
+            sha256: String::new(),
+        };
+        let all = records(vec![row(Split::Train), row(Split::Test)], 3);
+        assert_eq!(
+            all.iter().map(|r| (r.variant, r.place)).collect::<Vec<_>>(),
+            [(0, 0), (1, 1), (2, 2), (0, 3)]
+        );
+        assert_eq!(Arc::strong_count(&all[0].row), 3);
+        assert!(Arc::ptr_eq(&all[0].row, &all[2].row) && !Arc::ptr_eq(&all[0].row, &all[3].row));
     }
 }

@@ -1,7 +1,9 @@
 //! Weights on disk: one safetensors file under the names of timm and torchvision.
 
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
-use std::collections::{BTreeMap, HashMap};
+use safetensors::tensor::{Dtype, SafeTensors};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 /// A tensor in f32.
@@ -85,29 +87,42 @@ impl Weights {
         Ok(Self { tensors, notes })
     }
 
-    /// Writes a file, whole or not at all.
+    /// Writes a file, whole or not at all. Equal weights give equal bytes: tensors and notes are sorted by name, which the
+    /// safetensors crate does not do for notes.
     ///
     /// # Errors
     /// [`WeightsError::Io`].
     pub fn write(&self, path: &Path) -> Result<(), WeightsError> {
         let io = |source: std::io::Error| WeightsError::Io { path: path.into(), source };
-        let bytes: BTreeMap<&String, Vec<u8>> = self
-            .tensors
-            .iter()
-            .map(|(name, weight)| (name, weight.values.iter().flat_map(|v| v.to_le_bytes()).collect()))
-            .collect();
-        let mut views = Vec::new();
-        for (name, weight) in &self.tensors {
-            let view = TensorView::new(Dtype::F32, weight.shape.clone(), &bytes[name])
-                .map_err(|e| WeightsError::Format { path: path.into(), reason: e.to_string() })?;
-            views.push((name.as_str(), view));
-        }
-        let notes: HashMap<String, String> = self.notes.clone().into_iter().collect();
-        let data = safetensors::serialize(views, Some(notes))
-            .map_err(|e| WeightsError::Format { path: path.into(), reason: e.to_string() })?;
         let part = path.with_extension("part");
-        std::fs::write(&part, data).map_err(io)?;
+        let mut file = BufWriter::new(File::create(&part).map_err(io)?);
+        let written = self.header().and_then(|header| {
+            file.write_all(&(header.len() as u64).to_le_bytes())?;
+            file.write_all(header.as_bytes())?;
+            for value in self.tensors.values().flat_map(|weight| &weight.values) {
+                file.write_all(&value.to_le_bytes())?;
+            }
+            file.flush()
+        });
+        written.map_err(io)?;
         std::fs::rename(&part, path).map_err(io)
+    }
+
+    /// The JSON before the data, as <https://huggingface.co/docs/safetensors> describes it.
+    fn header(&self) -> std::io::Result<String> {
+        let mut header = BTreeMap::from([("__metadata__", serde_json::json!(self.notes))]);
+        let mut end = 0;
+        for (name, weight) in &self.tensors {
+            let start = end;
+            end += 4 * weight.values.len();
+            let entry =
+                serde_json::json!({"dtype": "F32", "shape": weight.shape, "data_offsets": [start, end]});
+            header.insert(name, entry);
+        }
+        let mut text = serde_json::to_string(&header)?;
+        // The data begins at a multiple of 8.
+        text.push_str(&" ".repeat(text.len().next_multiple_of(8) - text.len()));
+        Ok(text)
     }
 
     /// The values of a tensor that must have this shape.
@@ -139,7 +154,12 @@ mod tests {
         let mut weights = Weights::default();
         weights.set("a.weight", &[2, 3], vec![1.0, -2.0, 3.5, 0.0, 1e-9, 7.0]);
         weights.notes.insert("head".into(), "gap".into());
+        weights.set("b", &[0], vec![]);
+        weights.set("c.\"quoted\"", &[], vec![2.5]);
         weights.write(&path).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        let length = u64::from_le_bytes(bytes[..8].try_into().unwrap());
+        assert_eq!((length % 8, bytes.len() as u64), (0, 8 + length + 7 * 4));
         let read = Weights::read(&path).unwrap();
         assert_eq!(read, weights);
         let said = read.get("a.weight", &[3, 2]).unwrap_err().to_string();

@@ -4,6 +4,7 @@ mod args;
 mod batch;
 mod epoch;
 mod evaluate;
+mod moments;
 mod schedule;
 mod setup;
 mod state;

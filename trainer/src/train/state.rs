@@ -1,6 +1,6 @@
 //! The state on disk, from which `--resume` goes on.
 
-use super::Trainer;
+use super::{Trainer, moments};
 use crate::checkpoint::Weights;
 use crate::curves::Epoch;
 use crate::section::Norm;
@@ -19,9 +19,9 @@ pub(super) struct Progress {
     pub(super) step: usize,
 }
 
-/// Tensors and the optimizer's moments after an epoch.
-fn files(out: &Path, epoch: usize) -> [PathBuf; 2] {
-    [out.join(format!("state-{epoch:03}.safetensors")), out.join(format!("optimizer-{epoch:03}.bpk"))]
+/// Tensors, with the optimizer's moments, after an epoch.
+fn file(out: &Path, epoch: usize) -> PathBuf {
+    out.join(format!("state-{epoch:03}.safetensors"))
 }
 
 impl Trainer<'_> {
@@ -39,17 +39,14 @@ impl Trainer<'_> {
             put("average", &average.iter().map(Vec::as_slice).collect::<Vec<_>>());
         }
         let (out, epoch) = (&self.args.out, self.progress.history.len());
-        let [state, optimizer] = files(out, epoch);
-        tensors.write(&state)?;
-        self.optimizer.save(&optimizer).map_err(|e| anyhow::anyhow!("{}: {e:?}", optimizer.display()))?;
+        moments::put(&self.optimizer, &mut tensors)?;
+        tensors.write(&file(out, epoch))?;
         let part = out.join("state.part");
         std::fs::write(&part, toml::to_string(&self.progress)?)?;
         // From here on the new epoch counts: a run that is killed at any moment leaves one whole state.
         std::fs::rename(part, out.join("state.toml"))?;
-        for old in files(out, epoch.saturating_sub(1)) {
-            // What cannot be removed only takes room.
-            let _ = std::fs::remove_file(old);
-        }
+        // What cannot be removed only takes room.
+        let _ = std::fs::remove_file(file(out, epoch.saturating_sub(1)));
         Ok(())
     }
 
@@ -59,8 +56,7 @@ impl Trainer<'_> {
         let text = std::fs::read_to_string(&note)
             .with_context(|| format!("{}: nothing to resume; start without --resume", note.display()))?;
         let progress: Progress = toml::from_str(&text).with_context(|| note.display().to_string())?;
-        let [state, optimizer] = files(out, progress.history.len());
-        let tensors = Weights::read(&state)?;
+        let tensors = Weights::read(&file(out, progress.history.len()))?;
         let lists = |prefix: &str| -> Vec<Vec<f32>> {
             (0..)
                 .map_while(|i| tensors.tensors.get(&format!("{prefix}{i}")).map(|w| w.values.clone()))
@@ -76,9 +72,8 @@ impl Trainer<'_> {
             self.norm = Norm::of(mean.clone(), variance.clone());
         }
         self.average = Some(lists("average")).filter(|a| !a.is_empty());
-        self.optimizer = self.optimizer.clone().load(&optimizer).map_err(|e| {
-            anyhow::anyhow!("{}: the optimizer's state cannot be read ({e:?})", out.display())
-        })?;
+        self.optimizer = moments::take(&self.optimizer, &tensors)
+            .with_context(|| format!("{}: the optimizer's state cannot be read", out.display()))?;
         self.progress = progress;
         println!("resuming after epoch {}", self.progress.history.len());
         Ok(())
