@@ -3,8 +3,9 @@
 //! A cache is a folder with `cache.toml` and `features.f16`: one record for each picture and variant, in the order of the
 //! index, each `rows x columns x channels` in half precision. A broken-off run goes on after its last whole record.
 
-use crate::augment;
-use crate::checkpoint::Weights;
+use crate::augment::{self, source::Strength};
+use crate::backbone;
+use crate::network::inception_v3;
 use crate::nn::Layout;
 use crate::nn::product::{self, Precision};
 use crate::section::{Cut, HeadKind, Section};
@@ -23,6 +24,17 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// What random variants are made from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Vary {
+    /// The prepared 299x299 pixels: small turns, shifts, zooms, brightness, speckle.
+    #[default]
+    Prepared,
+    /// The source picture, with larger changes; it is prepared afterwards.
+    Source,
+}
+
 /// Compute the frozen part of the network once, for all pictures.
 #[derive(Debug, clap::Args)]
 #[command(
@@ -36,7 +48,7 @@ pub struct ExtractArgs {
     /// Index made by `prepare`
     #[arg(long, default_value = "split.csv")]
     pub split: PathBuf,
-    /// InceptionV3 weights (safetensors, names of timm or torchvision)
+    /// InceptionV3 weights: safetensors (timm), .pth (torchvision) or .h5 (Keras)
     #[arg(long)]
     pub weights: PathBuf,
     /// The last frozen block: Input (nothing), Stem, Mixed_5b … Mixed_7c (all)
@@ -45,6 +57,9 @@ pub struct ExtractArgs {
     /// Variants of each training picture: itself, its mirror image, then random ones
     #[arg(long, default_value_t = 4)]
     pub variants: usize,
+    /// What random variants are made from
+    #[arg(long, value_enum, default_value_t = Vary::Prepared)]
+    pub vary: Vary,
     /// Seed of the random variants
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
@@ -63,6 +78,8 @@ struct Header {
     cut: String,
     shape: [usize; 3],
     variants: usize,
+    #[serde(default)]
+    vary: Vary,
     seed: u64,
     weights_sha256: String,
     split_sha256: String,
@@ -150,6 +167,7 @@ pub fn extract(args: &ExtractArgs) -> anyhow::Result<()> {
         shape: args.cut.shape(),
         // With nothing frozen, variants are made while training.
         variants: if args.cut.frozen().is_empty() { 1 } else { args.variants },
+        vary: args.vary,
         seed: args.seed,
         weights_sha256: file_sha256(&args.weights)?,
         split_sha256: file_sha256(&args.split)?,
@@ -167,7 +185,14 @@ pub fn extract(args: &ExtractArgs) -> anyhow::Result<()> {
         Err(_) => std::fs::write(&note, toml::to_string(&header)?)
             .with_context(|| format!("{}: cannot be written", note.display()))?,
     }
-    let weights = Weights::read(&args.weights)?;
+    let weights = backbone::read(&args.weights, &inception_v3(3))?;
+    if backbone::averages_differ(&weights, &args.cut.frozen()) {
+        bail!(
+            "{}: trained with averages that count padding, as PyTorch's do, and the network's leave it out; freeze no block \
+             with averages, so that training adapts them: --cut Stem or --cut Input",
+            args.weights.display()
+        );
+    }
     let device = Device::flex();
     let (section, params, _) =
         Section::load(&args.cut.frozen(), &weights, HeadKind::Gap, 0, Layout::Nhwc, &device)?;
@@ -184,10 +209,8 @@ pub fn extract(args: &ExtractArgs) -> anyhow::Result<()> {
     bar.reset_eta();
     let stop = crate::interrupt()?;
     for chunk in all[done as usize..].chunks(16) {
-        let inputs: Vec<NetworkInput> = chunk
-            .par_iter()
-            .map(|r| Ok(augment::variant(&input(&args.data, &r.row)?, r.variant, seed(args.seed, &r.row))))
-            .collect::<anyhow::Result<_>>()?;
+        let inputs: Vec<NetworkInput> =
+            chunk.par_iter().map(|r| variant(args, r)).collect::<anyhow::Result<_>>()?;
         let values = if args.cut.frozen().is_empty() {
             inputs.iter().flat_map(|i| i.0.iter().map(|&b| f32::from(b) / 255.0)).collect()
         } else {
@@ -211,6 +234,18 @@ pub fn extract(args: &ExtractArgs) -> anyhow::Result<()> {
     bar.finish();
     println!("{}: {} records after {}, {:?} each", args.cache.display(), all.len(), header.cut, header.shape);
     Ok(())
+}
+
+/// The network's input of a record.
+fn variant(args: &ExtractArgs, record: &Record) -> anyhow::Result<NetworkInput> {
+    let (row, seed) = (&record.row, seed(args.seed, &record.row));
+    // The first two are the picture and its mirror image.
+    if args.vary == Vary::Source && record.variant > 1 {
+        let frame = Frame::read(&args.data.join(&row.path))?;
+        let stream = record.variant as u64;
+        return Ok(Strength::default().input(&Preparation::default(), &frame, seed, stream)?);
+    }
+    Ok(augment::variant(&input(&args.data, row)?, record.variant, seed))
 }
 
 fn seed(seed: u64, row: &Row) -> u64 {

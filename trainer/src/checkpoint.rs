@@ -1,6 +1,6 @@
 //! Weights on disk: one safetensors file under the names of timm and torchvision.
 
-use safetensors::tensor::{Dtype, SafeTensors};
+use safetensors::tensor::{Dtype, Metadata, SafeTensors};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -35,14 +35,24 @@ pub enum WeightsError {
         /// The system's answer.
         source: std::io::Error,
     },
-    /// Not a safetensors file of f32 or f16.
+    /// No file of weights that is understood.
     #[error(
-        "{path}: not a safetensors file of f32, f16 or bf16 ({reason}); convert it with the safetensors tools"
+        "{path}: no weights that can be read ({reason}); give a .safetensors file of f32, f16 or bf16, or as a backbone a .pth or .h5"
     )]
     Format {
         /// The file.
         path: PathBuf,
         /// What was met.
+        reason: String,
+    },
+    /// A tensor of a backbone is not there, has another shape, or cannot be read.
+    #[error("{path}: tensor {tensor} {reason}; an InceptionV3 that was downloaded whole is needed")]
+    Tensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name, as the file has it.
+        tensor: String,
+        /// What is wrong.
         reason: String,
     },
     /// A tensor is not there or has another shape.
@@ -65,7 +75,11 @@ impl Weights {
     pub fn read(path: &Path) -> Result<Self, WeightsError> {
         let bytes = std::fs::read(path).map_err(|source| WeightsError::Io { path: path.into(), source })?;
         let format = |reason: String| WeightsError::Format { path: path.into(), reason };
-        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| format(e.to_string()))?;
+        let (start, header) = SafeTensors::read_metadata(&bytes).map_err(|e| format(e.to_string()))?;
+        if let Some(tensor) = cut_off(&header, bytes.len().saturating_sub(8 + start)) {
+            let reason = "lies behind the end of the file".into();
+            return Err(WeightsError::Tensor { path: path.into(), tensor, reason });
+        }
         let notes = header.metadata().clone().unwrap_or_default().into_iter().collect();
         let file = SafeTensors::deserialize(&bytes).map_err(|e| format(e.to_string()))?;
         let mut tensors = BTreeMap::new();
@@ -143,6 +157,13 @@ impl Weights {
     }
 }
 
+/// The first tensor of a file that ends too early, of `length` bytes of data.
+fn cut_off(header: &Metadata, length: usize) -> Option<String> {
+    let tensors = header.tensors();
+    let beyond = tensors.iter().filter(|(_, info)| info.data_offsets.1 > length);
+    beyond.min_by_key(|(_, info)| info.data_offsets.0).map(|(name, _)| name.clone())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -164,6 +185,12 @@ mod tests {
         assert_eq!(read, weights);
         let said = read.get("a.weight", &[3, 2]).unwrap_err().to_string();
         assert!(said.contains("a.weight") && said.contains("[3, 2]"), "{said}");
+        std::fs::write(&path, &bytes[..bytes.len() - 5]).unwrap();
+        let said = Weights::read(&path).unwrap_err().to_string();
+        assert!(said.contains("tensor c.\"quoted\" lies behind the end"), "{said}");
+        std::fs::write(&path, &bytes[..bytes.len() - 27]).unwrap();
+        let said = Weights::read(&path).unwrap_err().to_string();
+        assert!(said.contains("tensor a.weight lies behind the end"), "{said}");
         std::fs::write(&path, b"nothing").unwrap();
         assert!(Weights::read(&path).unwrap_err().to_string().contains("w.safetensors"));
     }
