@@ -75,11 +75,13 @@ impl Weights {
     pub fn read(path: &Path) -> Result<Self, WeightsError> {
         let bytes = std::fs::read(path).map_err(|source| WeightsError::Io { path: path.into(), source })?;
         let format = |reason: String| WeightsError::Format { path: path.into(), reason };
-        let (start, header) = SafeTensors::read_metadata(&bytes).map_err(|e| format(e.to_string()))?;
-        if let Some(tensor) = cut_off(&header, bytes.len().saturating_sub(8 + start)) {
-            let reason = "lies behind the end of the file".into();
-            return Err(WeightsError::Tensor { path: path.into(), tensor, reason });
-        }
+        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| match cut_off(&bytes) {
+            None => format(e.to_string()),
+            Some(tensor) => {
+                let reason = "lies behind the end of the file".into();
+                WeightsError::Tensor { path: path.into(), tensor, reason }
+            }
+        })?;
         let notes = header.metadata().clone().unwrap_or_default().into_iter().collect();
         let file = SafeTensors::deserialize(&bytes).map_err(|e| format(e.to_string()))?;
         let mut tensors = BTreeMap::new();
@@ -157,10 +159,13 @@ impl Weights {
     }
 }
 
-/// The first tensor of a file that ends too early, of `length` bytes of data.
-fn cut_off(header: &Metadata, length: usize) -> Option<String> {
+/// The first tensor that lies behind the end of a file that was cut off.
+fn cut_off(bytes: &[u8]) -> Option<String> {
+    let (length, rest) = bytes.split_first_chunk::<8>()?;
+    let (header, data) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
+    let header: Metadata = serde_json::from_slice(header).ok()?;
     let tensors = header.tensors();
-    let beyond = tensors.iter().filter(|(_, info)| info.data_offsets.1 > length);
+    let beyond = tensors.iter().filter(|(_, info)| info.data_offsets.1 > data.len());
     beyond.min_by_key(|(_, info)| info.data_offsets.0).map(|(name, _)| name.clone())
 }
 
