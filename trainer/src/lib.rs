@@ -1,9 +1,11 @@
 //! The trainer of fovea: from a folder of labelled B-scans to a model package.
 
 pub mod augment;
+pub mod backbone;
 pub mod cache;
 pub mod checkpoint;
 pub mod curves;
+pub mod dashboard;
 pub mod data;
 pub mod device;
 pub mod explain_check;
@@ -20,6 +22,7 @@ pub mod split;
 pub mod statistics;
 pub mod svg;
 pub mod teach;
+pub mod tensorboard;
 pub mod train;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -46,6 +49,7 @@ pub fn interrupt() -> Result<impl Fn() -> bool, ctrlc::Error> {
     if SET.set(()).is_ok() {
         ctrlc::set_handler(|| {
             if PRESSED.swap(true, Ordering::Relaxed) {
+                dashboard::restore();
                 std::process::exit(130);
             }
         })?;
