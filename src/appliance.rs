@@ -2,6 +2,7 @@
 //! engine, display) becomes a state on the screen, never an old finding that looks like a new one.
 
 mod desk;
+mod panel;
 mod worker;
 
 pub use crate::capture::{CaptureError, Feed, Port, Signal, Source};
@@ -11,7 +12,8 @@ use crate::prepare::Region;
 use crate::screen::Referral;
 use crate::{Class, Frame};
 use desk::Desk;
-use fovea_board::{Display, DisplayError};
+use fovea_board::{Buttons, Display, DisplayError, Lights};
+use panel::Panel;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
@@ -78,12 +80,13 @@ pub struct Appliance<'a> {
     classifier: Classifier,
     spare: Option<Spare>,
     feed: Option<Box<dyn Feed>>,
+    panel: Panel,
 }
 
 impl<'a> Appliance<'a> {
     /// An appliance with the configuration's source; `model` is the model's name and version.
     pub fn new(config: &'a Config, model: &'a str, classifier: Classifier) -> Self {
-        Self { config, model, classifier, spare: None, feed: None }
+        Self { config, model, classifier, spare: None, feed: None, panel: Panel::default() }
     }
 
     /// Replaces a classifier that hangs or panics by what `spare` makes, on a new thread. Without a spare one that
@@ -98,6 +101,21 @@ impl<'a> Appliance<'a> {
     #[must_use]
     pub fn feed(mut self, feed: Box<dyn Feed>) -> Self {
         self.feed = Some(feed);
+        self
+    }
+
+    /// Follows these buttons: capture freezes the screen and lets it go, held it clears it for the next patient; next turns
+    /// the heatmap on and off, held the sound; eye says which eye the pictures are of, held that it is not known.
+    #[must_use]
+    pub fn buttons(mut self, buttons: Box<dyn Buttons>) -> Self {
+        self.panel.buttons = buttons;
+        self
+    }
+
+    /// Shows what it does with these lights too.
+    #[must_use]
+    pub fn lights(mut self, lights: Box<dyn Lights>) -> Self {
+        self.panel.lights.push(lights);
         self
     }
 
@@ -130,7 +148,8 @@ impl<'a> Appliance<'a> {
             port.say(Signal::Ended(why))
         })?;
         let bench = Bench::start(self.classifier, self.spare, events)?;
-        let result = Desk::new(self.config, self.model, bench, frames).serve(&inbox, display, stop, say);
+        let result =
+            Desk::new(self.config, self.model, bench, frames, self.panel).serve(&inbox, display, stop, say);
         halt.store(true, Ordering::Relaxed);
         result
     }

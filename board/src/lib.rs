@@ -1,12 +1,53 @@
-//! Displays around the fovea appliance. A display takes whole pictures; it knows nothing of OCT.
+//! What surrounds the fovea appliance: displays, buttons, lights. Nothing here knows of OCT; a display takes whole pictures.
 
+mod buttons;
+#[cfg(target_os = "linux")]
+mod buzzer;
 #[cfg(all(feature = "drm", target_os = "linux"))]
 mod drm;
+mod fake;
+#[cfg(all(feature = "gpio", target_os = "linux"))]
+mod gpio;
+#[cfg(target_os = "linux")]
+mod input;
+mod lights;
 
 use std::path::{Path, PathBuf};
 
+pub use buttons::{Button, Buttons, Keys, NoButtons, Press, Timing};
+#[cfg(target_os = "linux")]
+pub use buzzer::Buzzer;
 #[cfg(all(feature = "drm", target_os = "linux"))]
 pub use drm::Drm;
+pub use fake::FakeBoard;
+#[cfg(all(feature = "gpio", target_os = "linux"))]
+pub use gpio::{GpioButtons, GpioLights};
+#[cfg(target_os = "linux")]
+pub use input::{Zones, start_inputs};
+pub use lights::{Beep, Lights, Lit};
+
+/// Why a part of the board could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum BoardError {
+    /// A button's or a light's line.
+    #[error(
+        "line {line}: {reason}; check its name in the board's profile, and add the user to the group 'gpio'"
+    )]
+    Line {
+        /// The line as the profile names it.
+        line: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The buzzer.
+    #[error("{path}: no buzzer there ({reason}); check the PWM channel in the board's profile")]
+    Buzzer {
+        /// The channel's folder.
+        path: PathBuf,
+        /// The system's words.
+        reason: String,
+    },
+}
 
 /// Why a display could not be opened or written.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +104,11 @@ pub trait Display {
     fn watched(&self) -> bool {
         false
     }
+
+    /// The board that a display plays for want of a real one: a window's keys are its buttons.
+    fn board(&self) -> Option<FakeBoard> {
+        None
+    }
 }
 
 /// Shows nothing.
@@ -115,26 +161,61 @@ impl Display for PngFolder {
 
 #[cfg(feature = "window")]
 mod window {
-    use super::{Display, DisplayError};
+    use super::{Button, Display, DisplayError, FakeBoard, Keys, Lit, Timing};
+    use minifb::Key;
     use std::cell::Cell;
     use std::rc::Rc;
+    use std::time::Instant;
 
-    /// Notes that Escape went down; asked now and then, the window would miss a short press.
-    struct Escape(Rc<Cell<bool>>);
+    /// Hears each key; asked now and then, the window would miss a short press.
+    struct Typing {
+        escape: Rc<Cell<bool>>,
+        keys: Keys,
+    }
 
-    impl minifb::InputCallback for Escape {
+    impl minifb::InputCallback for Typing {
         fn add_char(&mut self, _: u32) {}
 
-        fn set_key_state(&mut self, key: minifb::Key, down: bool) {
-            self.0.set(self.0.get() || (down && key == minifb::Key::Escape));
+        fn set_key_state(&mut self, key: Key, down: bool) {
+            let button = match key {
+                Key::Escape => {
+                    self.escape.set(self.escape.get() || down);
+                    return;
+                }
+                Key::Space | Key::Enter | Key::C | Key::F => Button::Capture,
+                Key::H | Key::N | Key::Tab | Key::Right => Button::Next,
+                Key::E => Button::Eye,
+                _ => return,
+            };
+            self.keys.edge(button, down, Instant::now());
         }
     }
 
-    /// A window of the desktop, opened with the first picture.
-    #[derive(Default)]
+    /// A window of the desktop, opened with the first picture. Its keys are buttons, its title has the lights.
     pub struct Desktop {
         window: Option<minifb::Window>,
         escape: Rc<Cell<bool>>,
+        board: FakeBoard,
+        titled: Option<Lit>,
+    }
+
+    impl Default for Desktop {
+        fn default() -> Self {
+            let board = FakeBoard::new(Timing::default());
+            Self { window: None, escape: Rc::default(), board, titled: None }
+        }
+    }
+
+    impl Desktop {
+        fn title(&mut self) {
+            let lit = self.board.lit();
+            if let Some(window) = self.window.as_mut().filter(|_| self.titled != Some(lit)) {
+                let lamps = [(lit.ready, "ready"), (lit.working, "working"), (lit.attention, "attention")];
+                let on = lamps.into_iter().filter(|(on, _)| *on).map(|(_, name)| format!(" - {name}"));
+                window.set_title(&format!("fovea{}", on.collect::<String>()));
+                self.titled = Some(lit);
+            }
+        }
     }
 
     impl Display for Desktop {
@@ -144,7 +225,8 @@ mod window {
             if self.window.is_none() {
                 let mut window =
                     minifb::Window::new("fovea", w, h, minifb::WindowOptions::default()).map_err(failed)?;
-                window.set_input_callback(Box::new(Escape(Rc::clone(&self.escape))));
+                let typing = Typing { escape: Rc::clone(&self.escape), keys: self.board.keys() };
+                window.set_input_callback(Box::new(typing));
                 self.window = Some(window);
             }
             let pixels: Vec<u32> =
@@ -156,6 +238,7 @@ mod window {
         }
 
         fn open(&mut self) -> bool {
+            self.title();
             self.window.as_mut().is_none_or(|window| {
                 window.update();
                 window.is_open() && !self.escape.get()
@@ -164,6 +247,10 @@ mod window {
 
         fn watched(&self) -> bool {
             true
+        }
+
+        fn board(&self) -> Option<FakeBoard> {
+            Some(self.board.clone())
         }
     }
 }
@@ -186,6 +273,10 @@ impl Display for Both {
 
     fn watched(&self) -> bool {
         self.0.watched() || self.1.watched()
+    }
+
+    fn board(&self) -> Option<FakeBoard> {
+        self.0.board().or_else(|| self.1.board())
     }
 }
 

@@ -1,4 +1,7 @@
 use super::*;
+
+mod hand;
+
 use crate::prepare::Region;
 use std::path::Path;
 use std::sync::atomic::AtomicU32;

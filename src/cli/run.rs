@@ -5,6 +5,8 @@ use fovea::Reader;
 use fovea::appliance::{Appliance, Classifier, Reading};
 use fovea::capture::Source;
 use fovea::explain::Map;
+#[cfg(target_os = "linux")]
+use std::path::Path;
 use std::process::ExitCode;
 
 /// Source to finding to screen, continuously.
@@ -14,6 +16,8 @@ use std::process::ExitCode;
                         fovea run --source 'replay:scans?fps=2' --display png:screen\n  \
                         fovea run --source 'v4l2:///dev/video0?size=1280x720&format=yuyv'\n  \
                         fovea run --config fovea.toml\n\n\
+                        Keys (in a window, or at a screen without a desktop, where touch works too): space freezes the picture and lets it go, held \
+                        it clears the screen for the next patient; H heatmap on and off, held the sound; E which eye, held not known.\n\n\
                         Ctrl-C ends it. Exit codes: 0 ended, 2 configuration, model, engine, source or display failed."
 )]
 pub struct RunArgs {
@@ -54,15 +58,23 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let stop = super::stop_flag()?;
     let reader = super::reader(&config)?;
     let model = reader.package().identity();
+    let mut appliance = Appliance::new(&config, &model, classifier(reader));
+    if let Some(board) = display.board() {
+        appliance = appliance.buttons(Box::new(board.clone())).lights(Box::new(board));
+    } else if display.watched() {
+        // A screen without a desktop: whatever keyboard or touch screen is there is for it alone.
+        #[cfg(target_os = "linux")]
+        {
+            let keys = fovea_board::Keys::new(fovea_board::Timing::default());
+            fovea_board::start_inputs(Path::new("/dev/input"), keys.clone(), fovea::screen::touched)?;
+            appliance = appliance.buttons(Box::new(keys));
+        }
+    }
     // An engine that hangs or panics is replaced by a new one, as the first was opened.
     let again = config.clone();
     let spare =
         std::sync::Arc::new(move || super::reader(&again).map(classifier).map_err(|error| error.to_string()));
-    Appliance::new(&config, &model, classifier(reader)).spare(spare).run(
-        display.as_mut(),
-        &stop,
-        &mut |line| println!("{line}"),
-    )?;
+    appliance.spare(spare).run(display.as_mut(), &stop, &mut |line| println!("{line}"))?;
     Ok(ExitCode::SUCCESS)
 }
 
