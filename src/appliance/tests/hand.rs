@@ -208,7 +208,7 @@ fn the_heatmap_goes_and_comes_and_the_sound_too() {
     rig.says("heatmap off");
     rig.board.tap(Button::Next, HOLD);
     rig.says("sound off");
-    thread::sleep(HOLD);
+    thread::sleep(HOLD + TAP);
     rig.board.heard();
     rig.board.tap(Button::Next, TAP);
     rig.wait("heat", |seen| coloured(seen) > 10_000);
