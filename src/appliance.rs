@@ -2,6 +2,7 @@
 //! engine, display) becomes a state on the screen, never an old finding that looks like a new one.
 
 mod desk;
+mod pace;
 mod panel;
 mod worker;
 
@@ -12,7 +13,8 @@ use crate::prepare::Region;
 use crate::screen::Referral;
 use crate::{Class, Frame};
 use desk::Desk;
-use fovea_board::{Buttons, Display, DisplayError, Lights};
+use fovea_board::{Buttons, Display, DisplayError, Keeper, Lights, Thermal};
+use pace::Pace;
 use panel::Panel;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -81,12 +83,23 @@ pub struct Appliance<'a> {
     spare: Option<Spare>,
     feed: Option<Box<dyn Feed>>,
     panel: Panel,
+    pace: Pace,
+    keepers: Vec<Box<dyn Keeper>>,
 }
 
 impl<'a> Appliance<'a> {
     /// An appliance with the configuration's source; `model` is the model's name and version.
     pub fn new(config: &'a Config, model: &'a str, classifier: Classifier) -> Self {
-        Self { config, model, classifier, spare: None, feed: None, panel: Panel::default() }
+        Self {
+            config,
+            model,
+            classifier,
+            spare: None,
+            feed: None,
+            panel: Panel::default(),
+            pace: Pace::default(),
+            keepers: Vec::new(),
+        }
     }
 
     /// Replaces a classifier that hangs or panics by what `spare` makes, on a new thread. Without a spare one that
@@ -119,6 +132,28 @@ impl<'a> Appliance<'a> {
         self
     }
 
+    /// Rests between two pictures.
+    #[must_use]
+    pub fn rest(mut self, rest: Duration) -> Self {
+        self.pace.rest = rest;
+        self
+    }
+
+    /// Rests for longer while it is hot, and says so on the screen.
+    #[must_use]
+    pub fn thermal(mut self, thermal: Thermal, rest: Duration) -> Self {
+        self.pace.thermal = Some((thermal, rest));
+        self
+    }
+
+    /// Gives signs of progress to this keeper too: after each whole turn of the loop, but not while an engine is out for
+    /// good, so that the keeper's restart mends it.
+    #[must_use]
+    pub fn keeper(mut self, keeper: Box<dyn Keeper>) -> Self {
+        self.keepers.push(keeper);
+        self
+    }
+
     /// Runs until `stop` is set, the window is closed, or a source ends before a display that nobody watches.
     /// `say` gets a line for each finding and each change.
     ///
@@ -148,8 +183,9 @@ impl<'a> Appliance<'a> {
             port.say(Signal::Ended(why))
         })?;
         let bench = Bench::start(self.classifier, self.spare, events)?;
-        let result =
-            Desk::new(self.config, self.model, bench, frames, self.panel).serve(&inbox, display, stop, say);
+        let mut desk = Desk::new(self.config, self.model, bench, frames);
+        (desk.panel, desk.pace, desk.keepers) = (self.panel, self.pace, self.keepers);
+        let result = desk.serve(&inbox, display, stop, say);
         halt.store(true, Ordering::Relaxed);
         result
     }

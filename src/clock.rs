@@ -25,6 +25,52 @@ fn trusted(root: &Path, now: u64) -> bool {
     root.join("run/systemd/timesync/synchronized").exists() || times.any(|time| time.abs_diff(now) < APART)
 }
 
+/// Date and time of day of seconds since 1970, as `2026-11-29T08:50:51Z` (civil days after Hinnant, "chrono-Compatible
+/// Low-Level Date Algorithms").
+fn iso(seconds: u64) -> String {
+    let days = seconds / 86_400 + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let (day, month) = (day - (153 * month + 2) / 5 + 1, if month < 10 { month + 3 } else { month - 9 });
+    let year = era * 400 + year + u64::from(month <= 2);
+    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// Stamps of what is written down: the time where the clock is to be trusted; else this start of the machine and a number
+/// that counts up, so that their order is known.
+pub struct Records {
+    boot: String,
+    number: u64,
+}
+
+impl Records {
+    /// Stamps of this start of the machine.
+    pub fn new() -> Self {
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        Self { boot: boot.chars().take(8).collect(), number: 0 }
+    }
+
+    /// The next stamp: `2026-11-29T08:50:51Z` or `boot 3f2a1b9c 17`.
+    pub fn stamp(&mut self) -> String {
+        let now = seconds();
+        self.of(now, trusted(Path::new("/"), now))
+    }
+
+    fn of(&mut self, now: u64, trusted: bool) -> String {
+        self.number += 1;
+        if trusted { iso(now) } else { format!("boot {} {}", self.boot, self.number) }
+    }
+}
+
+impl Default for Records {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// The time of day, `14:03:22 UTC`; with a question mark where the clock is not to be trusted.
 pub fn time_of_day() -> String {
     let now = seconds();
@@ -35,6 +81,22 @@ pub fn time_of_day() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn stamps_keep_their_order_without_a_clock() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_798_761_599, "2026-12-31T23:59:59Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+        ] {
+            assert_eq!(iso(seconds), text);
+        }
+        let mut records = Records { boot: "3f2a1b9c".into(), number: 0 };
+        let stamps = [(7, false), (FIRST, true), (9, false)].map(|(now, trusted)| records.of(now, trusted));
+        assert_eq!(stamps, ["boot 3f2a1b9c 1", "2026-01-01T00:00:00Z", "boot 3f2a1b9c 3"]);
+    }
 
     #[test]
     fn a_clock_is_believed_where_a_battery_or_a_network_stands_behind_it() {

@@ -10,7 +10,7 @@ mod bands;
 pub mod capture;
 pub mod class;
 #[cfg(feature = "appliance")]
-mod clock;
+pub mod clock;
 #[cfg(feature = "appliance")]
 pub mod config;
 pub mod diagnosis;

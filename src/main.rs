@@ -32,6 +32,8 @@ enum Command {
     Bench(cli::bench::BenchArgs),
     /// Say what works on this machine
     Doctor(cli::doctor::DoctorArgs),
+    /// Name and show the boards' profiles
+    Board(cli::board::BoardCommand),
     /// Describe and verify the model package
     Model(cli::model::ModelCommand),
 }
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         Command::Explain(args) => cli::explain::run(args),
         Command::Bench(args) => cli::bench::run(args),
         Command::Doctor(args) => cli::doctor::run(args),
+        Command::Board(args) => cli::board::run(args),
         Command::Model(args) => cli::model::run(args),
     };
     result.unwrap_or_else(|error| {

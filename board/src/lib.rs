@@ -10,7 +10,11 @@ mod fake;
 mod gpio;
 #[cfg(target_os = "linux")]
 mod input;
+#[cfg(target_os = "linux")]
+mod keeper;
 mod lights;
+mod profile;
+mod thermal;
 
 use std::path::{Path, PathBuf};
 
@@ -24,7 +28,20 @@ pub use fake::FakeBoard;
 pub use gpio::{GpioButtons, GpioLights};
 #[cfg(target_os = "linux")]
 pub use input::{Zones, start_inputs};
+#[cfg(target_os = "linux")]
+pub use keeper::{Notify, Watchdog};
 pub use lights::{Beep, Lights, Lit};
+pub use profile::{Board, Profile, ProfileError, place, profiles};
+pub use thermal::Thermal;
+
+/// Waits for signs of progress, and restarts an appliance that stands still.
+pub trait Keeper: Send {
+    /// The loop did a whole turn: it looked at source, engine and buttons, and the display took what was to be shown.
+    fn progress(&mut self);
+
+    /// What the appliance does, in a few words.
+    fn state(&mut self, words: &str);
+}
 
 /// Why a part of the board could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +54,16 @@ pub enum BoardError {
         /// The line as the profile names it.
         line: String,
         /// What is wrong.
+        reason: String,
+    },
+    /// The hardware's watchdog.
+    #[error(
+        "{path}: no watchdog there ({reason}); check the board's profile, its driver, and who else holds it open"
+    )]
+    Watchdog {
+        /// The device.
+        path: PathBuf,
+        /// The system's words.
         reason: String,
     },
     /// The buzzer.

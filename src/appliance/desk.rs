@@ -1,5 +1,6 @@
 //! The screen's side of the loop: what is true now, and how it is shown.
 
+use super::pace::Pace;
 use super::panel::{Panel, Wish};
 use super::worker::{Answer, Bench};
 use super::{ApplianceError, Event, Reading};
@@ -7,7 +8,7 @@ use crate::Frame;
 use crate::capture::Signal;
 use crate::config::Config;
 use crate::screen::{Screen, Shown, State, Strip, View};
-use fovea_board::{Beep, Display, DisplayError, Lit};
+use fovea_board::{Beep, Display, DisplayError, Keeper, Lit};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -44,7 +45,9 @@ pub struct Desk<'a> {
     candidate: (String, u32),
     shown: Option<(Arc<Frame>, Reading)>,
     screen: Screen,
-    panel: Panel,
+    pub panel: Panel,
+    pub pace: Pace,
+    pub keepers: Vec<Box<dyn Keeper>>,
 }
 
 /// What is on the screen, as far as a change of it matters.
@@ -56,13 +59,8 @@ struct Told {
 }
 
 impl<'a> Desk<'a> {
-    pub fn new(
-        config: &'a Config,
-        model: &'a str,
-        bench: Bench,
-        frames: Receiver<Arc<Frame>>,
-        panel: Panel,
-    ) -> Self {
+    pub fn new(config: &'a Config, model: &'a str, bench: Bench, frames: Receiver<Arc<Frame>>) -> Self {
+        let size = config.screen();
         Self {
             config,
             model,
@@ -76,8 +74,10 @@ impl<'a> Desk<'a> {
             standing: State::Starting,
             candidate: (String::new(), 0),
             shown: None,
-            screen: Screen::new(config.size.width, config.size.height),
-            panel,
+            screen: Screen::new(size.width, size.height),
+            panel: Panel::default(),
+            pace: Pace::default(),
+            keepers: Vec::new(),
         }
     }
 
@@ -106,7 +106,8 @@ impl<'a> Desk<'a> {
             self.press(say);
             let state = self.state();
             let captured = self.shown.as_ref().map(|(frame, _)| frame.captured);
-            let told = Told { strip: self.panel.strip(&state), state, captured };
+            self.pace.look(say);
+            let told = Told { strip: self.panel.strip(&state, &self.pace.words()), state, captured };
             let before = drawn.as_ref().map(|(before, _)| before);
             if before.is_none_or(|before| before.state != told.state) {
                 match &told.state {
@@ -116,11 +117,13 @@ impl<'a> Desk<'a> {
                 }
             }
             self.light(&told.state);
+            let words = told.state.words();
             let changed = before != Some(&told);
             if changed || drawn.as_ref().is_some_and(|(_, at)| at.elapsed() >= Duration::from_secs(1)) {
                 self.draw(&told, display, changed)?;
                 drawn = Some((told, Instant::now()));
             }
+            self.keep(words);
             if self.ended.is_some() && self.lost.is_some() && !display.watched() {
                 return Ok(());
             }
@@ -147,6 +150,17 @@ impl<'a> Desk<'a> {
                 self.panel.freeze(self.shown.clone().filter(|_| stands), self.standing.clone(), say);
             }
             _ => {}
+        }
+    }
+
+    /// Tells the keepers of this turn.
+    fn keep(&mut self, words: &str) {
+        for keeper in &mut self.keepers {
+            keeper.state(words);
+            // An engine that is out for good is no progress: a restart mends it.
+            if !matches!(self.engine, Engine::Out(_)) {
+                keeper.progress();
+            }
         }
     }
 
@@ -200,6 +214,7 @@ impl<'a> Desk<'a> {
                     Engine::Out(format!("no new engine could be started: {why}; restart the appliance"));
             }
             Answer::Read(frame, Ok(reading)) => {
+                self.pace.done = Some(Instant::now());
                 let late = matches!(self.engine, Engine::Out(_));
                 self.engine = Engine::Idle;
                 self.failures = 0;
@@ -293,6 +308,7 @@ impl<'a> Desk<'a> {
         // Behind a frozen screen nothing is read: a camera's pictures pass, files wait.
         if matches!(self.engine, Engine::Idle)
             && self.panel.frozen.is_none()
+            && self.pace.rested()
             && let Ok(frame) = self.frames.try_recv()
         {
             self.engine = if self.bench.read(Arc::clone(&frame)) {
@@ -357,7 +373,7 @@ impl<'a> Desk<'a> {
             (_, Some((_, reading))) => reading.finding.as_str(),
             _ => "waiting",
         };
-        let size = self.config.size;
+        let size = self.config.screen();
         let view = View { state: state.clone(), shown, model: self.model, strip: told.strip.clone() };
         let rgb = self.screen.draw(&view);
         display.show(size.width, size.height, rgb, changed.then_some(name))

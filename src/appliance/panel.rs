@@ -103,15 +103,20 @@ impl Panel {
         }
     }
 
-    /// What the upper and lower edge of the screen say; `live` is the state behind a frozen screen.
-    pub fn strip(&self, live: &State) -> Strip {
+    /// What the upper and lower edge of the screen say; `live` is the state behind a frozen screen, `heat` what is
+    /// said of the temperature.
+    pub fn strip(&self, live: &State, heat: &str) -> Strip {
         let behind = match live {
             State::SignalLost(_) if self.frozen.is_some() => "signal lost",
             State::Fault(_) if self.frozen.is_some() => "fault",
             _ => "",
         };
-        let told =
-            [behind, if self.heat { "" } else { "heatmap off" }, if self.sound { "" } else { "sound off" }];
+        let told = [
+            behind,
+            heat,
+            if self.heat { "" } else { "heatmap off" },
+            if self.sound { "" } else { "sound off" },
+        ];
         let told: Vec<&str> = told.into_iter().filter(|words| !words.is_empty()).collect();
         Strip {
             eye: self.eye,

@@ -1,6 +1,7 @@
 use super::*;
 
 mod hand;
+mod service;
 
 use crate::prepare::Region;
 use std::path::Path;

@@ -4,8 +4,8 @@ use super::ModelArgs;
 use fovea::Reader;
 use fovea::appliance::{Appliance, Classifier, Reading};
 use fovea::capture::Source;
+use fovea::clock::Records;
 use fovea::explain::Map;
-#[cfg(target_os = "linux")]
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -53,28 +53,22 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         let again = config.display == "window";
         config.source = format!("replay:{}?fps=0.5&loop={again}", scans.display());
     }
+    config.source = super::board::with_quirks(&config.source, &config.board, Path::new("/sys"));
     Source::parse(&config.source)?;
     let mut display = fovea_board::open(&config.display)?;
     let stop = super::stop_flag()?;
     let reader = super::reader(&config)?;
     let model = reader.package().identity();
-    let mut appliance = Appliance::new(&config, &model, classifier(reader));
-    if let Some(board) = display.board() {
-        appliance = appliance.buttons(Box::new(board.clone())).lights(Box::new(board));
-    } else if display.watched() {
-        // A screen without a desktop: whatever keyboard or touch screen is there is for it alone.
-        #[cfg(target_os = "linux")]
-        {
-            let keys = fovea_board::Keys::new(fovea_board::Timing::default());
-            fovea_board::start_inputs(Path::new("/dev/input"), keys.clone(), fovea::screen::touched)?;
-            appliance = appliance.buttons(Box::new(keys));
-        }
-    }
+    let mut records = Records::new();
+    let appliance = Appliance::new(&config, &model, classifier(reader));
+    let appliance = super::board::wire(appliance, &config.board, display.as_ref())?;
     // An engine that hangs or panics is replaced by a new one, as the first was opened.
     let again = config.clone();
     let spare =
         std::sync::Arc::new(move || super::reader(&again).map(classifier).map_err(|error| error.to_string()));
-    appliance.spare(spare).run(display.as_mut(), &stop, &mut |line| println!("{line}"))?;
+    appliance
+        .spare(spare)
+        .run(display.as_mut(), &stop, &mut |line| println!("{} {line}", records.stamp()))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -72,6 +72,21 @@ pub enum State {
     Fault(String),
 }
 
+impl State {
+    /// The state in a word.
+    pub fn words(&self) -> &'static str {
+        match self {
+            State::Starting => "starting",
+            State::Waiting => "waiting for a picture",
+            State::Finding => "a finding is shown",
+            State::Uncertain => "uncertain",
+            State::NotOct => "no OCT picture",
+            State::SignalLost(_) => "signal lost",
+            State::Fault(_) => "fault",
+        }
+    }
+}
+
 /// A result as the screen shows it.
 #[derive(Clone, Debug)]
 pub struct Shown<'a> {
