@@ -15,9 +15,12 @@ use std::time::{Duration, Instant};
 /// A source gives a sign of life within this time.
 const SOURCE: Duration = Duration::from_secs(8);
 
+/// What was proved, or what is broken.
+type Test = fn(&Config) -> Result<String, String>;
+
 /// Proves engine, display, source and disk; true when all do what they should.
 pub fn run(config: &Config) -> bool {
-    let tests: [(&str, fn(&Config) -> Result<String, String>); 4] =
+    let tests: [(&str, Test); 4] =
         [("engine", answers), ("display", draws), ("source", gives), ("disk", keeps)];
     let mut good = true;
     for (what, test) in tests {
@@ -109,7 +112,7 @@ fn keeps(_: &Config) -> Result<String, String> {
 
 fn write(path: &Path) -> std::io::Result<()> {
     use std::io::Write;
-    let bytes: Vec<u8> = (0..1 << 20).map(|i: u32| (i * 2_654_435_761 >> 24) as u8).collect();
+    let bytes: Vec<u8> = (0..1 << 20).map(|i: u32| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let mut file = std::fs::File::create(path)?;
     file.write_all(&bytes)?;
     file.sync_all()?;
