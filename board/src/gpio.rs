@@ -29,7 +29,7 @@ fn failed(line: &str, error: &gpiocdev::Error) -> BoardError {
     BoardError::Line { line: line.into(), reason: error.to_string() }
 }
 
-/// Lines that are buttons.
+/// A line that is a button.
 pub struct GpioButtons {
     request: Request,
     button: Button,
