@@ -1,6 +1,7 @@
 //! `fovea.toml`: typed, unknown keys refused, errors with file, line and column.
 
 use crate::region::Layout;
+use fovea_board::Profile;
 use serde::Deserialize;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -16,7 +17,7 @@ pub struct Config {
     pub display: String,
     /// The model package's folder; without it the bundled one.
     pub model: Option<PathBuf>,
-    /// `auto`, or an engine's name.
+    /// `auto`, an engine's name, or several with commas between, tried in that order.
     pub engine: String,
     /// Keeps captured pictures in this folder: at most one a second, and 1 GiB, the oldest going first.
     pub record: Option<PathBuf>,
@@ -30,8 +31,10 @@ pub struct Config {
     pub stale_after: Seconds,
     /// Seconds after which an engine that does not answer is given up: a fault on the screen.
     pub answer_within: Seconds,
-    /// Width and height of the screen in pixels.
-    pub size: Size,
+    /// Width and height of the screen in pixels, see [`Config::screen`].
+    pub size: Option<Size>,
+    /// The board, as a profile of its own: `inherits` names the one on which it stands.
+    pub board: Profile,
 }
 
 impl Default for Config {
@@ -47,7 +50,8 @@ impl Default for Config {
             hold: NonZeroU32::MIN,
             stale_after: Seconds(2.0),
             answer_within: Seconds(20.0),
-            size: Size { width: 1280, height: 720 },
+            size: None,
+            board: Profile::default(),
         }
     }
 }
@@ -138,15 +142,14 @@ impl Config {
     /// [`ConfigError::Line`] with the place of the mistake.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         toml::from_str(text).map_err(|error| {
-            let before = text.get(..error.span().map_or(0, |span| span.start)).unwrap_or(text);
-            let start = before.rfind('\n').map_or(0, |i| i + 1);
-            ConfigError::Line {
-                path: path.into(),
-                line: before.matches('\n').count() + 1,
-                column: before[start..].chars().count() + 1,
-                reason: error.message().replace('\n', ", "),
-            }
+            let (line, column, reason) = fovea_board::place(text, &error);
+            ConfigError::Line { path: path.into(), line, column, reason }
         })
+    }
+
+    /// The screen's size: 1280x720 where none is stated.
+    pub fn screen(&self) -> Size {
+        self.size.unwrap_or(Size { width: 1280, height: 720 })
     }
 }
 
@@ -158,11 +161,12 @@ mod tests {
     fn empty_is_the_default_and_mistakes_have_a_place() {
         let parse = |text| Config::parse(text, Path::new("fovea.toml"));
         assert_eq!(parse("").unwrap(), Config::default());
-        assert_eq!(parse("size = [480, 320]").unwrap().size, Size { width: 480, height: 320 });
+        assert_eq!(parse("size = [480, 320]").unwrap().screen(), Size { width: 480, height: 320 });
         for (text, place, word) in [
             ("hold = 1\n sauce = 'x'", "fovea.toml:2:2:", "sauce"),
             ("hold = 0", "fovea.toml:1:8:", "zero"),
             ("\n\nsize = [100, 100]", "fovea.toml:3:8:", "480x320"),
+            ("[board.lights]\nreddy = 'x'", "fovea.toml:2:1:", "reddy"),
             ("stale_after = 0.0", "fovea.toml:1:15:", "0.2 to 60"),
         ] {
             let said = parse(text).unwrap_err().to_string();

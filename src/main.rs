@@ -34,6 +34,8 @@ enum Command {
     Bench(cli::bench::BenchArgs),
     /// Say what works on this machine
     Doctor(cli::doctor::DoctorArgs),
+    /// Name and show the boards' profiles
+    Board(cli::board::BoardCommand),
     /// Describe and verify the model package
     Model(cli::model::ModelCommand),
 }
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
         Command::Region(args) => cli::region::run(&args),
         Command::Bench(args) => cli::bench::run(args),
         Command::Doctor(args) => cli::doctor::run(args),
+        Command::Board(args) => cli::board::run(args),
         Command::Model(args) => cli::model::run(args),
     };
     result.unwrap_or_else(|error| {

@@ -1,13 +1,15 @@
 //! The screen's side of the loop: what is true now, and how it is shown.
 
+use super::pace::Pace;
+use super::panel::{Panel, Wish};
 use super::worker::{Answer, Bench};
 use super::{ApplianceError, Event, Reading};
 use crate::Frame;
 use crate::capture::{Signal, Slot};
 use crate::config::Config;
 use crate::prepare::Region;
-use crate::screen::{Screen, Shown, State, View};
-use fovea_board::{Display, DisplayError};
+use crate::screen::{Screen, Shown, State, Strip, View};
+use fovea_board::{Beep, Display, DisplayError, Keeper, Lit};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -44,10 +46,22 @@ pub struct Desk<'a> {
     candidate: (String, u32),
     shown: Option<(Arc<Frame>, Reading)>,
     screen: Screen,
+    pub panel: Panel,
+    pub pace: Pace,
+    pub keepers: Vec<Box<dyn Keeper>>,
+}
+
+/// What is on the screen, as far as a change of it matters.
+#[derive(PartialEq)]
+struct Told {
+    state: State,
+    captured: Option<Instant>,
+    strip: Strip,
 }
 
 impl<'a> Desk<'a> {
     pub fn new(config: &'a Config, model: &'a str, bench: Bench, frames: Slot) -> Self {
+        let size = config.screen();
         Self {
             config,
             model,
@@ -61,7 +75,10 @@ impl<'a> Desk<'a> {
             standing: State::Starting,
             candidate: (String::new(), 0),
             shown: None,
-            screen: Screen::new(config.size.width, config.size.height),
+            screen: Screen::new(size.width, size.height),
+            panel: Panel::default(),
+            pace: Pace::default(),
+            keepers: Vec::new(),
         }
     }
 
@@ -73,7 +90,7 @@ impl<'a> Desk<'a> {
         say: &mut dyn FnMut(&str),
     ) -> Result<(), ApplianceError> {
         let stale = self.config.stale_after.duration();
-        let mut drawn: Option<(State, Instant, Option<Instant>)> = None;
+        let mut drawn: Option<(Told, Instant)> = None;
         while !stop.load(Ordering::Relaxed) && display.open() {
             match inbox.recv_timeout((stale / 20).min(Duration::from_millis(50))) {
                 Ok(Event::Signal(signal)) => self.hear(signal, say),
@@ -87,20 +104,27 @@ impl<'a> Desk<'a> {
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
             self.watch(stale, say);
+            self.press(say);
             let state = self.state();
             let captured = self.shown.as_ref().map(|(frame, _)| frame.captured);
-            let changed = drawn.as_ref().is_none_or(|(old, _, at)| (old, at) != (&state, &captured));
-            if changed {
-                match &state {
+            self.pace.look(say);
+            let told = Told { strip: self.panel.strip(&state, &self.pace.words()), state, captured };
+            let before = drawn.as_ref().map(|(before, _)| before);
+            if before.is_none_or(|before| before.state != told.state) {
+                match &told.state {
                     State::SignalLost(why) => say(&format!("signal lost: {why}")),
                     State::Fault(why) => say(&format!("fault: {why}")),
                     _ => {}
                 }
             }
-            if changed || drawn.as_ref().is_some_and(|(_, at, _)| at.elapsed() >= Duration::from_secs(1)) {
-                self.draw(&state, display, changed)?;
-                drawn = Some((state, Instant::now(), captured));
+            self.light(&told.state);
+            let words = told.state.words();
+            let changed = before != Some(&told);
+            if changed || drawn.as_ref().is_some_and(|(_, at)| at.elapsed() >= Duration::from_secs(1)) {
+                self.draw(&told, display, changed)?;
+                drawn = Some((told, Instant::now()));
             }
+            self.keep(words);
             if self.ended.is_some() && self.lost.is_some() && !display.watched() {
                 return Ok(());
             }
@@ -115,6 +139,36 @@ impl<'a> Desk<'a> {
             (_, Some(why)) => State::SignalLost(why.clone()),
             _ => self.standing.clone(),
         }
+    }
+
+    /// Does what the operator asked by a button.
+    fn press(&mut self, say: &mut dyn FnMut(&str)) {
+        match self.panel.press(say) {
+            // What was read before is never shown as if it were of now.
+            Some(Wish::Clear) if !matches!(self.standing, State::Starting) => self.clear(State::Waiting),
+            Some(Wish::Freeze) => {
+                let stands = matches!(self.state(), State::Finding | State::Uncertain | State::NotOct);
+                self.panel.freeze(self.shown.clone().filter(|_| stands), self.standing.clone(), say);
+            }
+            _ => {}
+        }
+    }
+
+    /// Tells the keepers of this turn.
+    fn keep(&mut self, words: &str) {
+        for keeper in &mut self.keepers {
+            keeper.state(words);
+            // An engine that is out for good is no progress: a restart mends it.
+            if !matches!(self.engine, Engine::Out(_)) {
+                keeper.progress();
+            }
+        }
+    }
+
+    fn light(&mut self, state: &State) {
+        let attention = matches!(state, State::SignalLost(_) | State::Fault(_));
+        let ready = !attention && !matches!(state, State::Starting);
+        self.panel.light(Lit { ready, working: matches!(self.engine, Engine::Busy(..)), attention });
     }
 
     /// Takes the finding away.
@@ -161,6 +215,7 @@ impl<'a> Desk<'a> {
                     Engine::Out(format!("no new engine could be started: {why}; restart the appliance"));
             }
             Answer::Read(frame, Ok(reading)) => {
+                self.pace.done = Some(Instant::now());
                 let late = matches!(self.engine, Engine::Out(_));
                 self.engine = Engine::Idle;
                 self.failures = 0;
@@ -212,6 +267,15 @@ impl<'a> Desk<'a> {
             reading.engine,
             reading.millis
         );
+        let line = match self.panel.eye {
+            Some(eye) => format!("{line} · {}", eye.words()),
+            None => line,
+        };
+        if self.panel.frozen.is_some() {
+            // It was on its way when the screen was frozen.
+            say(&format!("{line} · not shown, the screen is frozen"));
+            return;
+        }
         if self.lost.is_some() {
             // Read, but the source stopped meanwhile: too late for the screen.
             say(&format!("{line} · not shown, the signal was lost"));
@@ -229,6 +293,9 @@ impl<'a> Desk<'a> {
             return;
         }
         say(&line);
+        if self.shown.as_ref().is_none_or(|(_, before)| before.finding != reading.finding) {
+            self.panel.beep(Beep::News);
+        }
         self.standing = match reading.finding.as_str() {
             "UNCERTAIN" => State::Uncertain,
             "NOT_OCT" => State::NotOct,
@@ -239,7 +306,10 @@ impl<'a> Desk<'a> {
 
     /// Hands on the next picture and sees to it that nothing old stays on the screen.
     fn watch(&mut self, stale: Duration, say: &mut dyn FnMut(&str)) {
+        // Behind a frozen screen nothing is read: a camera's pictures pass, files wait.
         if matches!(self.engine, Engine::Idle)
+            && self.panel.frozen.is_none()
+            && self.pace.rested()
             && let Some(frame) = self.frames.take(Duration::ZERO)
         {
             self.engine = match self.strange(&frame) {
@@ -285,12 +355,17 @@ impl<'a> Desk<'a> {
         self.config.layout.as_ref()?.differs(frame, Region { x, y, width, height })
     }
 
-    fn draw(&mut self, state: &State, display: &mut dyn Display, changed: bool) -> Result<(), DisplayError> {
-        let result = self.shown.as_ref().filter(|_| matches!(self.engine, Engine::Idle | Engine::Busy(..)));
+    fn draw(&mut self, told: &Told, display: &mut dyn Display, changed: bool) -> Result<(), DisplayError> {
+        let live = self.shown.as_ref().filter(|_| matches!(self.engine, Engine::Idle | Engine::Busy(..)));
+        let (state, result) = match &self.panel.frozen {
+            Some(frozen) => (&frozen.state, Some((&frozen.frame, &frozen.reading))),
+            None => (&told.state, live.map(|(frame, reading)| (frame, reading))),
+        };
+        let heat = *state != State::NotOct && self.panel.heat();
         let shown = result.map(|(frame, reading)| Shown {
             picture: frame,
             place: reading.place,
-            map: (*state != State::NotOct).then_some(&reading.map),
+            map: heat.then_some(&reading.map),
             finding: &reading.finding,
             probabilities: reading.probabilities,
             referral: reading.referral,
@@ -301,14 +376,16 @@ impl<'a> Desk<'a> {
             millis: reading.millis,
         });
         let name = match (state, result) {
+            _ if self.panel.frozen.is_some() => "frozen",
             (State::SignalLost(_), _) => "signal-lost",
             (State::Fault(_), _) => "fault",
             (State::Starting, _) => "starting",
             (_, Some((_, reading))) => reading.finding.as_str(),
             _ => "waiting",
         };
-        let size = self.config.size;
-        let rgb = self.screen.draw(&View { state: state.clone(), shown, model: self.model });
+        let size = self.config.screen();
+        let view = View { state: state.clone(), shown, model: self.model, strip: told.strip.clone() };
+        let rgb = self.screen.draw(&view);
         display.show(size.width, size.height, rgb, changed.then_some(name))
     }
 }

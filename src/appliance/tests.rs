@@ -1,4 +1,8 @@
 use super::*;
+
+mod hand;
+mod service;
+
 use crate::prepare::Region;
 use std::path::Path;
 use std::sync::atomic::AtomicU32;

@@ -127,21 +127,26 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     automatic().map(|(name, _)| *name)
 }
 
-/// Opens the engine of that name, or with `auto` the first that works, and has it answer the golden picture.
+/// Opens the engine of that name, and has it answer the golden picture; of several names with commas between, or with
+/// `auto` of all, the first that works.
 ///
 /// # Errors
-/// [`EngineError`]; with `auto` only when no engine works.
+/// [`EngineError`]; of several names only when no engine works.
 pub fn open(name: &str, package: &Package) -> Result<Box<dyn Engine>, EngineError> {
-    if name != "auto" {
-        let (_, make) = ENGINES
-            .iter()
-            .find(|(known, _)| *known == name)
-            .ok_or_else(|| EngineError::Unknown(name.into()))?;
-        return proved(make(package)?, package);
+    let named = |name: &str| {
+        let known = ENGINES.iter().find(|(known, _)| *known == name);
+        known.map(|(_, make)| make).ok_or_else(|| EngineError::Unknown(name.into()))
+    };
+    if name != "auto" && !name.contains(',') {
+        return proved(named(name)?(package)?, package);
     }
+    let makers: Vec<_> = match name {
+        "auto" => automatic().map(|(_, make)| Ok(make)).collect(),
+        list => list.split(',').map(|name| named(name.trim())).collect(),
+    };
     let mut failed = Vec::new();
-    for (_, make) in automatic() {
-        match make(package).and_then(|engine| proved(engine, package)) {
+    for make in makers {
+        match make.and_then(|make| make(package)).and_then(|engine| proved(engine, package)) {
             Ok(engine) => return Ok(engine),
             Err(error) => {
                 tracing::warn!("{error}");

@@ -8,8 +8,17 @@ use std::process::Command;
 /// The kernel of Debian 12 that the guest runs.
 const KERNEL: &str = "6.1.0-56";
 /// Modules of that kernel, with what they need.
-const MODULES: [&str; 8] =
-    ["virtio_pci", "virtio_gpu", "9p", "9pnet_virtio", "vivid", "i6300esb", "evdev", "videodev"];
+const MODULES: [&str; 9] = [
+    "virtio_pci",
+    "virtio_gpu",
+    "virtio_input",
+    "9p",
+    "9pnet_virtio",
+    "vivid",
+    "i6300esb",
+    "evdev",
+    "videodev",
+];
 /// Packages of the tool that works the capture devices.
 const TOOLS: [&str; 7] =
     ["v4l-utils", "libv4l-0", "libv4l2rds0", "libv4lconvert0", "libjpeg62-turbo", "libstdc++6", "libudev1"];
