@@ -202,7 +202,7 @@ fn model(args: &ModelArgs) -> bool {
     let package = Arc::new(package);
     for name in engine::names() {
         match engine::open(name, &package, &engine::Options::default())
-            .and_then(|mut e| engine::golden_difference(e.as_mut(), &package))
+            .and_then(|mut e| engine::Proof::of(&package).difference(e.as_mut()))
         {
             Ok(off) => {
                 able = true;

@@ -97,7 +97,7 @@ fn verify(args: &ModelArgs) -> anyhow::Result<ExitCode> {
             }
             opened => opened?,
         };
-        let off = engine::golden_difference(engine.as_mut(), &package)?;
+        let off = engine::Proof::of(&package).difference(engine.as_mut())?;
         println!("engine {name}: golden picture within {off:.5} (bound {})", engine::GOLDEN_BOUND);
     }
     println!("{}: whole", package.identity());

@@ -180,7 +180,7 @@ fn measure(
     let start = Instant::now();
     let mut engine = args.open(name, package)?;
     let load = millis(start);
-    let golden_difference = engine::golden_difference(engine.as_mut(), package)?;
+    let golden_difference = engine::Proof::of(package).difference(engine.as_mut())?;
     let bar = super::progress(u64::from(args.warmup + args.runs), engine.name());
     let mut times = Vec::new();
     let mut first = None;
