@@ -9,6 +9,7 @@ use crate::network::inception_v3;
 use crate::nn::Layout;
 use crate::nn::product::{self, Precision};
 use crate::section::{Cut, HeadKind, Section};
+use crate::shards::Shard;
 use crate::split::{self, Row, Split};
 use anyhow::{Context, bail};
 use burn::tensor::Device;
@@ -66,6 +67,9 @@ pub struct ExtractArgs {
     /// The CPU's precision in products: mixed is several times faster where the CPU has bfloat16 tile units (Intel AMX)
     #[arg(long, value_enum, default_value_t = Precision::F32)]
     pub precision: Precision,
+    /// Compute only this part of the records, NUMBER/COUNT with the number from 0; `merge` puts the parts together
+    #[arg(long)]
+    pub shard: Option<Shard>,
     /// Folder of the cache
     #[arg(long, default_value = "cache")]
     pub cache: PathBuf,
@@ -74,9 +78,9 @@ pub struct ExtractArgs {
 /// What a cache was made from; another cache must not be mixed in.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Header {
+pub(crate) struct Header {
     cut: String,
-    shape: [usize; 3],
+    pub(crate) shape: [usize; 3],
     variants: usize,
     #[serde(default)]
     vary: Vary,
@@ -176,14 +180,20 @@ pub fn extract(args: &ExtractArgs) -> anyhow::Result<()> {
     std::fs::create_dir_all(&args.cache)
         .with_context(|| format!("{}: cannot be made", args.cache.display()))?;
     let note = args.cache.join("cache.toml");
+    if !note.exists() {
+        // Whole or not there: shards may start at the same time.
+        let part = args.cache.join(format!("cache.{}.part", std::process::id()));
+        std::fs::write(&part, toml::to_string(&header)?)
+            .and_then(|()| std::fs::rename(&part, &note))
+            .with_context(|| format!("{}: cannot be written", note.display()))?;
+    }
     match std::fs::read_to_string(&note) {
         Ok(text) if toml::from_str::<Header>(&text).ok() != Some(header.clone()) => bail!(
             "{}: made from another split, weights, cut or settings; name another --cache or remove it",
             args.cache.display()
         ),
         Ok(_) => {}
-        Err(_) => std::fs::write(&note, toml::to_string(&header)?)
-            .with_context(|| format!("{}: cannot be written", note.display()))?,
+        Err(error) => return Err(error).with_context(|| format!("{}: cannot be read", note.display())),
     }
     let weights = backbone::read(&args.weights, &inception_v3(3))?;
     if backbone::averages_differ(&weights, &args.cut.frozen()) {
@@ -197,12 +207,16 @@ pub fn extract(args: &ExtractArgs) -> anyhow::Result<()> {
     let (section, params, _) =
         Section::load(&args.cut.frozen(), &weights, HeadKind::Gap, 0, Layout::Nhwc, &device)?;
     let all = records(rows, header.variants);
-    let size = header.shape.iter().product::<usize>() * 2;
-    let path = args.cache.join("features.f16");
+    let (all, name) = match args.shard {
+        None => (&all[..], "features.f16".into()),
+        Some(shard) => (&all[shard.records(all.len())], shard.file()),
+    };
+    let size = header.size();
+    let path = args.cache.join(name);
     let mut file =
         File::options().create(true).append(true).open(&path).with_context(|| path.display().to_string())?;
-    let done = (file.metadata()?.len() / size as u64).min(all.len() as u64);
-    file.set_len(done * size as u64)?;
+    let done = (file.metadata()?.len() / size).min(all.len() as u64);
+    file.set_len(done * size)?;
     file.seek(SeekFrom::End(0))?;
     let bar = crate::bar(all.len(), "extracting");
     bar.set_position(done);
@@ -258,34 +272,52 @@ pub fn colour(inputs: &[NetworkInput]) -> Vec<f32> {
     inputs.iter().flat_map(|i| i.0.iter().flat_map(|&b| [f32::from(b) / 255.0; 3])).collect()
 }
 
+/// What a cache was made from, and its number of records.
+///
+/// # Errors
+/// When its note cannot be read, or is of another split.
+pub(crate) fn plan(folder: &Path, split_file: &Path) -> anyhow::Result<(Header, usize)> {
+    let header = header(folder, split_file)?;
+    let count = records(split::read(split_file)?, header.variants).len();
+    Ok((header, count))
+}
+
+/// The note of a cache that was made from this split.
+fn header(folder: &Path, split_file: &Path) -> anyhow::Result<Header> {
+    let note = folder.join("cache.toml");
+    let text = std::fs::read_to_string(&note).with_context(|| {
+        format!("{}: cannot be read; make the cache with `fovea-train extract`", note.display())
+    })?;
+    let header: Header = toml::from_str(&text).with_context(|| note.display().to_string())?;
+    if header.split_sha256 != file_sha256(split_file)? {
+        bail!(
+            "{}: made from another split than {}; run `fovea-train extract` again",
+            folder.display(),
+            split_file.display()
+        );
+    }
+    Ok(header)
+}
+
 impl Cache {
     /// Opens a complete cache that was made from this split.
     ///
     /// # Errors
     /// When it is not complete, or of another split.
     pub fn open(folder: &Path, split_file: &Path) -> anyhow::Result<Self> {
-        let note = folder.join("cache.toml");
-        let text = std::fs::read_to_string(&note).with_context(|| {
-            format!("{}: cannot be read; make the cache with `fovea-train extract`", note.display())
-        })?;
-        let header: Header = toml::from_str(&text).with_context(|| note.display().to_string())?;
-        if header.split_sha256 != file_sha256(split_file)? {
-            bail!(
-                "{}: made from another split than {}; run `fovea-train extract` again",
-                folder.display(),
-                split_file.display()
-            );
-        }
+        let header = header(folder, split_file)?;
         if header.preparation != Preparation::default() {
             bail!(
                 "{}: its pictures were prepared otherwise than this build does; run `fovea-train extract` again",
                 folder.display()
             );
         }
-        let file = File::open(folder.join("features.f16"))?;
+        let path = folder.join("features.f16");
+        let file = File::open(&path).with_context(|| {
+            format!("{}: cannot be read; shards need `fovea-train merge`", path.display())
+        })?;
         let records = records(split::read(split_file)?, header.variants);
-        let size = header.shape.iter().product::<usize>() as u64 * 2;
-        if file.metadata()?.len() != size * records.len() as u64 {
+        if file.metadata()?.len() != header.size() * records.len() as u64 {
             bail!("{}: not complete; run `fovea-train extract` again, it goes on", folder.display());
         }
         Ok(Self {

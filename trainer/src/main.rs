@@ -1,7 +1,9 @@
 //! `fovea-train`: the trainer's command line.
 
 use clap::{Parser, Subcommand};
-use fovea_trainer::{backbone, cache, data, explain_check, export, phantom, report, split, teach, train};
+use fovea_trainer::{
+    backbone, cache, data, explain_check, export, phantom, report, shards, split, teach, train,
+};
 
 /// Trains and exports the model that fovea runs.
 #[derive(Parser)]
@@ -20,6 +22,7 @@ enum Command {
     Prepare(split::PrepareArgs),
     Weights(backbone::WeightsArgs),
     Extract(cache::ExtractArgs),
+    Merge(shards::MergeArgs),
     Train(train::TrainArgs),
     Evaluate(train::EvaluateArgs),
     Report(report::ReportArgs),
@@ -37,6 +40,7 @@ fn main() -> anyhow::Result<()> {
         Command::Prepare(args) => split::prepare(&args),
         Command::Weights(args) => backbone::run(&args),
         Command::Extract(args) => cache::extract(&args),
+        Command::Merge(args) => shards::merge(&args),
         Command::Train(args) => train::train(&args),
         Command::Evaluate(args) => train::evaluate(&args),
         Command::Report(args) => report::run(&args),

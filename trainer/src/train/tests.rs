@@ -1,5 +1,6 @@
 use super::*;
 use crate::section::{Cut, tests::random_weights};
+use crate::shards::MergeArgs;
 use clap::Parser;
 use half::f16;
 use std::cell::Cell;
@@ -203,6 +204,24 @@ fn full_fine_tuning_moves_every_layer() {
     let (split, weights, pictures) = (word("split.csv"), word("w.safetensors"), word("cache"));
     let line = ["extract", "--data", &data, "--split", &split, "--weights", &weights, "--cut", "Input"];
     cache::extract(&Extract::parse_from(line.into_iter().chain(["--cache", &pictures])).args).unwrap();
+    // The same in two shards.
+    let parts = word("parts");
+    let shard = |number: &str| {
+        let args = Extract::parse_from(line.into_iter().chain(["--cache", &parts, "--shard", number])).args;
+        cache::extract(&args).unwrap();
+    };
+    let merge = || crate::shards::merge(&MergeArgs { cache: at("parts"), split: at("split.csv") });
+    shard("1/2");
+    assert!(merge().unwrap_err().to_string().contains("missing: 0"));
+    shard("0/2");
+    let half = at("parts/features-00001-of-00002.f16");
+    let bytes = std::fs::read(&half).unwrap();
+    std::fs::write(&half, &bytes[..9]).unwrap();
+    assert!(merge().unwrap_err().to_string().contains("features-00001-of-00002.f16: 9 bytes"));
+    shard("1/2");
+    merge().unwrap();
+    let features = |cache: &str| std::fs::read(at(cache).join("features.f16")).unwrap();
+    assert!(features("cache") == features("parts") && !half.exists());
 
     let settings = format!("--data {data} --epochs 1 --batch 2 --passes 1 --rate 1e-3 --rule adamw");
     let args = arguments(folder.path(), "run", &settings);
