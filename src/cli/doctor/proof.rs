@@ -42,7 +42,7 @@ fn answers(config: &Config) -> Result<String, String> {
     let package = Arc::new(package);
     let mut engine =
         engine::open(&config.engine, &package, &config.gpu.options()).map_err(|error| error.to_string())?;
-    let off = engine::golden_difference(engine.as_mut(), &package).map_err(|error| error.to_string())?;
+    let off = engine::Proof::of(&package).difference(engine.as_mut()).map_err(|error| error.to_string())?;
     Ok(format!("{} gives the golden logits of {} (off by {off:.4})", engine.name(), package.identity()))
 }
 

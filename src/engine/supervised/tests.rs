@@ -38,7 +38,8 @@ fn right(_: u32) -> Result<f32, &'static str> {
 #[test]
 fn the_same_picture_is_answered_by_the_next_engine() {
     // Each fails over its first picture behind the golden one: by an error, a panic, a value that is no number.
-    let failing: [fn(u32) -> Result<f32, &'static str>; 3] = [
+    type Answer = fn(u32) -> Result<f32, &'static str>;
+    let failing: [Answer; 3] = [
         |time| if time == 1 { Ok(1.0) } else { Err("a wire is loose") },
         |time| if time == 1 { Ok(1.0) } else { panic!("a wire is loose") },
         |time| Ok(if time == 1 { 1.0 } else { f32::NAN }),
