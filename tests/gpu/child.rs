@@ -5,10 +5,9 @@ use fovea::engine::cuda::{Cuda, Options};
 use fovea::engine::cuda::{examine as doctor, tune as tuner};
 use fovea::engine::plan::Plan;
 use fovea::engine::scalar::Scalar;
-use fovea::engine::simd::Simd;
 use fovea::engine::suite as problems;
 use fovea::engine::supervised::{Named, Options as Care, Supervised};
-use fovea::engine::{Engine, EngineError, Proof};
+use fovea::engine::{Engine, Proof};
 use fovea::model::golden_input;
 use fovea::prepare::NetworkInput;
 use std::time::{Duration, Instant};
@@ -116,13 +115,7 @@ fn auto() {
         "cuda",
         Box::new(move || Ok(Box::new(Cuda::of(tiny(), Options { limit: care.limit, ..options() })?))),
     );
-    let processor: Named = (
-        "simd",
-        Box::new(|| match Simd::of(tiny(), None, None) {
-            Ok(engine) => Ok(Box::new(engine)),
-            Err(error) => Err(EngineError::Load { engine: "simd", reason: error.to_string() }),
-        }),
-    );
+    let processor: Named = ("scalar", Box::new(|| Ok(Box::new(Scalar::of(tiny())))));
     let (mut scalar, proof) = (Scalar::of(tiny()), proof());
     let start = Instant::now();
     let mut engine = Supervised::open(Some(device), vec![processor], proof, care).unwrap();
@@ -137,7 +130,7 @@ fn auto() {
         let note = engine.note().unwrap_or_default();
         println!("{picture}: {} {} · {note}", engine.name(), if got == expected { "right" } else { "WRONG" });
         match engine.name() {
-            "simd" => (processor, since) = (processor + 1, 0),
+            "scalar" => (processor, since) = (processor + 1, 0),
             _ => since += 1,
         }
         if processor > 0 && since == 3 {

@@ -2,8 +2,12 @@ use super::*;
 use crate::model::golden_input;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+/// A logit, or why there is none.
+type Said = Result<f32, &'static str>;
+type Script = fn(u32) -> Said;
+
 /// Counts its pictures, the golden one among them, and answers as told of each.
-struct Scripted(&'static str, u32, fn(u32) -> Result<f32, &'static str>);
+struct Scripted(&'static str, u32, Script);
 
 impl Engine for Scripted {
     fn name(&self) -> &'static str {
@@ -21,7 +25,7 @@ impl Engine for Scripted {
     }
 }
 
-fn maker(name: &'static str, script: fn(u32) -> Result<f32, &'static str>) -> Named {
+fn maker(name: &'static str, script: Script) -> Named {
     (name, Box::new(move || Ok(Box::new(Scripted(name, 0, script)))))
 }
 
@@ -31,15 +35,14 @@ fn open(device: Option<Named>, makers: Vec<Named>) -> Result<Supervised, EngineE
     Supervised::open(device, makers, proof, options)
 }
 
-fn right(_: u32) -> Result<f32, &'static str> {
+fn right(_: u32) -> Said {
     Ok(1.0)
 }
 
 #[test]
 fn the_same_picture_is_answered_by_the_next_engine() {
     // Each fails over its first picture behind the golden one: by an error, a panic, a value that is no number.
-    type Answer = fn(u32) -> Result<f32, &'static str>;
-    let failing: [Answer; 3] = [
+    let failing: [Script; 3] = [
         |time| if time == 1 { Ok(1.0) } else { Err("a wire is loose") },
         |time| if time == 1 { Ok(1.0) } else { panic!("a wire is loose") },
         |time| Ok(if time == 1 { 1.0 } else { f32::NAN }),
@@ -55,7 +58,7 @@ fn the_same_picture_is_answered_by_the_next_engine() {
 
 #[test]
 fn where_all_fail_the_picture_has_no_answer_and_the_next_is_tried_again() {
-    let once: fn(u32) -> Result<f32, &'static str> = |time| if time == 2 { Err("no power") } else { Ok(1.0) };
+    let once: Script = |time| if time == 2 { Err("no power") } else { Ok(1.0) };
     let mut engine = open(None, vec![maker("a", once), maker("b", once)]).unwrap();
     let error = engine.run(&golden_input()).unwrap_err().to_string();
     assert!(error.starts_with("no engine works here: engine a failed: no power; engine b failed"), "{error}");
@@ -124,7 +127,7 @@ fn a_device_is_tried_again_ever_later() {
 fn a_device_proves_itself_again() {
     static READ: AtomicU32 = AtomicU32::new(0);
     // Right when it is opened, and wrong from the third picture on.
-    let drifting: fn(u32) -> Result<f32, &'static str> = |time| {
+    let drifting: Script = |time| {
         READ.store(time, Ordering::Relaxed);
         Ok(if time < 3 { 1.0 } else { 2.0 })
     };
