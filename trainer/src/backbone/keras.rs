@@ -28,8 +28,9 @@ enum Kind {
 pub fn read(path: &Path, all: &[&Conv]) -> Result<Weights, WeightsError> {
     let format = |reason: String| WeightsError::Format { path: path.into(), reason };
     let file = File::open_streaming(path).map_err(|e| format(e.to_string()))?;
-    let (mut found, mut seen) = (BTreeMap::new(), 0);
-    collect(&file.root(), &mut Vec::new(), &mut found, &mut seen).map_err(format)?;
+    let mut finds = Finds::default();
+    finds.collect(&file.root(), &mut Vec::new());
+    let found = finds.parts;
     let numbers = |kind: Kind| {
         let mut numbers: Vec<u32> = found.keys().filter(|p| p.0 == kind).map(|p| p.1).collect();
         numbers.dedup();
@@ -40,8 +41,9 @@ pub fn read(path: &Path, all: &[&Conv]) -> Result<Weights, WeightsError> {
     for (i, conv) in all.iter().enumerate() {
         let [kh, kw] = conv.kernel;
         let kernel = [kh, kw, conv.input, conv.output];
+        let damage = finds.damage.as_ref().map_or(String::new(), |damage| format!("; {damage}"));
         let wrong = |tensor: String, reason: &str| {
-            let reason = format!("{reason} (it would be {})", conv.name);
+            let reason = format!("{reason} (it would be {}{damage})", conv.name);
             WeightsError::Tensor { path: path.into(), tensor, reason }
         };
         let get = |kind: Kind, numbers: &[u32], part: &'static str, shape: &[usize]| {
@@ -100,35 +102,49 @@ fn values(dataset: &Dataset, shape: &[usize]) -> Result<Vec<f32>, String> {
     Ok(values)
 }
 
-/// Finds convolutions' and norms' datasets in a group and below. `path` holds the names of the groups above.
-fn collect(
-    group: &Group,
-    path: &mut Vec<String>,
-    found: &mut BTreeMap<Part, (String, Dataset)>,
-    seen: &mut usize,
-) -> Result<(), String> {
-    let mut names = group.datasets().map_err(|e| e.to_string())?;
-    names.sort();
-    *seen += names.len() + 1;
-    if *seen > MOST || path.len() > DEPTH {
-        return Err("more in it than a network has".into());
-    }
-    for name in &names {
-        if let Some(part) = part(path, name, names.len()) {
-            let dataset = group.dataset(name).map_err(|e| format!("{name}: {e}"))?;
-            // An optimizer's slots have the same names, deeper down: the first is the layer's own.
-            found.entry(part).or_insert_with(|| (format!("{}/{name}", path.join("/")), dataset));
+/// What was found in a file.
+#[derive(Default)]
+struct Finds {
+    /// Datasets with their paths.
+    parts: BTreeMap<Part, (String, Dataset)>,
+    seen: usize,
+    /// The first place that could not be read: what lies there may be what is missing.
+    damage: Option<String>,
+}
+
+impl Finds {
+    /// Finds convolutions' and norms' datasets in a group and below. `path` holds the names of the groups above.
+    fn collect(&mut self, group: &Group, path: &mut Vec<String>) {
+        let place = path.join("/");
+        let (mut names, mut groups) = match (group.datasets(), group.groups()) {
+            (Ok(names), Ok(groups)) => (names, groups),
+            (Err(error), _) | (_, Err(error)) => {
+                let damage = format!("the file is damaged at /{place}: {error}");
+                self.damage.get_or_insert(damage);
+                return;
+            }
+        };
+        names.sort();
+        groups.sort();
+        self.seen += names.len() + groups.len();
+        if self.seen > MOST || path.len() > DEPTH {
+            self.damage.get_or_insert("more in it than a network has".into());
+            return;
+        }
+        for name in &names {
+            if let (Some(part), Ok(dataset)) = (part(path, name, names.len()), group.dataset(name)) {
+                // An optimizer's slots have the same names, deeper down: the first is the layer's own.
+                self.parts.entry(part).or_insert_with(|| (format!("{place}/{name}"), dataset));
+            }
+        }
+        for name in groups.into_iter().filter(|name| !name.starts_with("optimizer")) {
+            if let Ok(below) = group.group(&name) {
+                path.push(name);
+                self.collect(&below, path);
+                path.pop();
+            }
         }
     }
-    let mut groups = group.groups().map_err(|e| e.to_string())?;
-    groups.sort();
-    for name in groups.into_iter().filter(|name| !name.starts_with("optimizer")) {
-        let below = group.group(&name).map_err(|e| format!("{name}: {e}"))?;
-        path.push(name);
-        collect(&below, path, found, seen)?;
-        path.pop();
-    }
-    Ok(())
 }
 
 /// What the dataset `name` of a layer is; `siblings` are the datasets in its group.
