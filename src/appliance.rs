@@ -2,16 +2,21 @@
 //! engine, display) becomes a state on the screen, never an old finding that looks like a new one.
 
 mod desk;
+mod pace;
+mod panel;
 mod worker;
 
 pub use crate::capture::{CaptureError, Feed, Port, Signal, Source};
 
+use crate::capture::{Recorder, Slot};
 use crate::config::Config;
 use crate::prepare::Region;
 use crate::screen::Referral;
 use crate::{Class, Frame};
 use desk::Desk;
-use fovea_board::{Display, DisplayError};
+use fovea_board::{Buttons, Display, DisplayError, Keeper, Lights, Thermal};
+use pace::Pace;
+use panel::Panel;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
@@ -80,12 +85,24 @@ pub struct Appliance<'a> {
     classifier: Classifier,
     spare: Option<Spare>,
     feed: Option<Box<dyn Feed>>,
+    panel: Panel,
+    pace: Pace,
+    keepers: Vec<Box<dyn Keeper>>,
 }
 
 impl<'a> Appliance<'a> {
     /// An appliance with the configuration's source; `model` is the model's name and version.
     pub fn new(config: &'a Config, model: &'a str, classifier: Classifier) -> Self {
-        Self { config, model, classifier, spare: None, feed: None }
+        Self {
+            config,
+            model,
+            classifier,
+            spare: None,
+            feed: None,
+            panel: Panel::default(),
+            pace: Pace::default(),
+            keepers: Vec::new(),
+        }
     }
 
     /// Replaces a classifier that hangs or panics by what `spare` makes, on a new thread. Without a spare one that
@@ -100,6 +117,43 @@ impl<'a> Appliance<'a> {
     #[must_use]
     pub fn feed(mut self, feed: Box<dyn Feed>) -> Self {
         self.feed = Some(feed);
+        self
+    }
+
+    /// Follows these buttons: capture freezes the screen and lets it go, held it clears it for the next patient; next turns
+    /// the heatmap on and off, held the sound; eye says which eye the pictures are of, held that it is not known.
+    #[must_use]
+    pub fn buttons(mut self, buttons: Box<dyn Buttons>) -> Self {
+        self.panel.buttons = buttons;
+        self
+    }
+
+    /// Shows what it does with these lights too.
+    #[must_use]
+    pub fn lights(mut self, lights: Box<dyn Lights>) -> Self {
+        self.panel.lights.push(lights);
+        self
+    }
+
+    /// Rests between two pictures.
+    #[must_use]
+    pub fn rest(mut self, rest: Duration) -> Self {
+        self.pace.rest = rest;
+        self
+    }
+
+    /// Rests for longer while it is hot, and says so on the screen.
+    #[must_use]
+    pub fn thermal(mut self, thermal: Thermal, rest: Duration) -> Self {
+        self.pace.thermal = Some((thermal, rest));
+        self
+    }
+
+    /// Gives signs of progress to this keeper too: after each whole turn of the loop, but not while an engine is out for
+    /// good, so that the keeper's restart mends it.
+    #[must_use]
+    pub fn keeper(mut self, keeper: Box<dyn Keeper>) -> Self {
+        self.keepers.push(keeper);
         self
     }
 
@@ -119,12 +173,20 @@ impl<'a> Appliance<'a> {
             None => Source::parse(&self.config.source)?.feed(),
         };
         let (events, inbox) = sync_channel(8);
-        let (give, frames) = sync_channel(1);
+        let frames = Slot::default();
         let halt = Arc::new(AtomicBool::new(false));
-        let beat = (self.config.stale_after.duration() / 8).min(Duration::from_millis(500));
+        // Then the loss is on the screen in time, also where drawing is slow.
+        let patience = self.config.stale_after.duration() * 5 / 8;
         let sender = events.clone();
         let signal = move |signal| sender.send(Event::Signal(signal)).is_ok();
-        let port = Port::new(signal, give, Arc::clone(&halt), beat);
+        let mut port = Port::new(signal, frames.clone(), Arc::clone(&halt), patience);
+        if let Some(folder) = &self.config.record {
+            let sender = events.clone();
+            let note = move |line| drop(sender.send(Event::Signal(Signal::Note(line))));
+            let recorder = Recorder::start(folder, note);
+            port = port
+                .record(recorder.map_err(|source| CaptureError::Record { folder: folder.clone(), source })?);
+        }
         // The threads are not joined: one that hangs in the system must not hold up the end. They leave by themselves.
         thread::Builder::new().name("source".into()).spawn(move || {
             let end = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| feed.run(&port)));
@@ -132,7 +194,9 @@ impl<'a> Appliance<'a> {
             port.say(Signal::Ended(why))
         })?;
         let bench = Bench::start(self.classifier, self.spare, events)?;
-        let result = Desk::new(self.config, self.model, bench, frames).serve(&inbox, display, stop, say);
+        let mut desk = Desk::new(self.config, self.model, bench, frames);
+        (desk.panel, desk.pace, desk.keepers) = (self.panel, self.pace, self.keepers);
+        let result = desk.serve(&inbox, display, stop, say);
         halt.store(true, Ordering::Relaxed);
         result
     }

@@ -1,6 +1,8 @@
 //! `fovea.toml`: typed, unknown keys refused, errors with file, line and column.
 
 use crate::engine::Options;
+use crate::region::Layout;
+use fovea_board::Profile;
 use serde::Deserialize;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -10,26 +12,32 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Where pictures come from: `folder:DIR` or `replay:DIR?fps=N`.
+    /// Where pictures come from: `folder:DIR`, `replay:DIR?fps=N` or `v4l2:///dev/video0`.
     pub source: String,
-    /// Where the screen goes: `auto`, `png:DIR`, `window`, `drm:///dev/dri/card0` or `none`; `NAME+png:DIR` also keeps the screens.
+    /// Where the screen goes: `auto`, `png:DIR`, `window`, `drm:///dev/dri/card0`, `fb:///dev/fb0` or `none`; `NAME+png:DIR` also keeps the screens.
     pub display: String,
     /// The model package's folder; without it the bundled one.
     pub model: Option<PathBuf>,
-    /// `auto`, or an engine's name.
+    /// `auto`, an engine's name, or several with commas between, tried in that order.
     pub engine: String,
+    /// Keeps captured pictures in this folder: at most one a second, and 1 GiB, the oldest going first.
+    pub record: Option<PathBuf>,
     /// How `auto` looks after an NVIDIA device.
     pub gpu: Gpu,
     /// The B-scan's place in a larger picture: x, y, width, height in pixels.
     pub region: Option<[u32; 4]>,
+    /// The look of the screen around the region, written by `fovea region`; another look is a fault.
+    pub layout: Option<Layout>,
     /// Equal results in a row before a finding is published.
     pub hold: NonZeroU32,
     /// Seconds without a sign of life from the source after which the finding leaves the screen.
     pub stale_after: Seconds,
     /// Seconds after which an engine that does not answer is given up: a fault on the screen.
     pub answer_within: Seconds,
-    /// Width and height of the screen in pixels.
-    pub size: Size,
+    /// Width and height of the screen in pixels, see [`Config::screen`].
+    pub size: Option<Size>,
+    /// The board, as a profile of its own: `inherits` names the one on which it stands.
+    pub board: Profile,
 }
 
 impl Default for Config {
@@ -39,12 +47,15 @@ impl Default for Config {
             display: "auto".into(),
             model: None,
             engine: "auto".into(),
+            record: None,
             gpu: Gpu::default(),
             region: None,
+            layout: None,
             hold: NonZeroU32::MIN,
             stale_after: Seconds(2.0),
             answer_within: Seconds(20.0),
-            size: Size { width: 1280, height: 720 },
+            size: None,
+            board: Profile::default(),
         }
     }
 }
@@ -165,15 +176,14 @@ impl Config {
     /// [`ConfigError::Line`] with the place of the mistake.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         toml::from_str(text).map_err(|error| {
-            let before = text.get(..error.span().map_or(0, |span| span.start)).unwrap_or(text);
-            let start = before.rfind('\n').map_or(0, |i| i + 1);
-            ConfigError::Line {
-                path: path.into(),
-                line: before.matches('\n').count() + 1,
-                column: before[start..].chars().count() + 1,
-                reason: error.message().replace('\n', ", "),
-            }
+            let (line, column, reason) = fovea_board::place(text, &error);
+            ConfigError::Line { path: path.into(), line, column, reason }
         })
+    }
+
+    /// The screen's size: 1280x720 where none is stated.
+    pub fn screen(&self) -> Size {
+        self.size.unwrap_or(Size { width: 1280, height: 720 })
     }
 }
 
@@ -185,14 +195,15 @@ mod tests {
     fn empty_is_the_default_and_mistakes_have_a_place() {
         let parse = |text| Config::parse(text, Path::new("fovea.toml"));
         assert_eq!(parse("").unwrap(), Config::default());
+        assert_eq!(parse("size = [480, 320]").unwrap().screen(), Size { width: 480, height: 320 });
         assert_eq!(parse("[gpu]").unwrap().gpu.options(), Options::default());
         let quick = parse("[gpu]\nanswer_within = 0.3").unwrap().gpu.options();
         assert_eq!(quick.limit, Duration::from_millis(300));
-        assert_eq!(parse("size = [480, 320]").unwrap().size, Size { width: 480, height: 320 });
         for (text, place, word) in [
             ("hold = 1\n sauce = 'x'", "fovea.toml:2:2:", "sauce"),
             ("hold = 0", "fovea.toml:1:8:", "zero"),
             ("\n\nsize = [100, 100]", "fovea.toml:3:8:", "480x320"),
+            ("[board.lights]\nreddy = 'x'", "fovea.toml:2:1:", "reddy"),
             ("stale_after = 0.0", "fovea.toml:1:15:", "0.2 to 60"),
             ("[gpu]\nretry = 5", "fovea.toml:2:1:", "retry_after"),
         ] {

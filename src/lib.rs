@@ -10,15 +10,20 @@ mod bands;
 pub mod capture;
 pub mod class;
 #[cfg(feature = "appliance")]
+pub mod clock;
+#[cfg(feature = "appliance")]
 pub mod config;
 pub mod diagnosis;
 pub mod engine;
 pub mod explain;
+pub mod eye;
 pub mod frame;
 mod kernels;
 pub mod model;
 pub mod prepare;
 pub mod reader;
+#[cfg(feature = "appliance")]
+pub mod region;
 #[cfg(feature = "appliance")]
 pub mod screen;
 

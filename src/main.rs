@@ -28,10 +28,14 @@ enum Command {
     Classify(cli::classify::ClassifyArgs),
     /// Show where a finding comes from
     Explain(cli::explain::ExplainArgs),
+    /// Find the B-scan on the machine's screen and lock its place
+    Region(cli::region::RegionArgs),
     /// Measure the engines of this build
     Bench(cli::bench::BenchArgs),
     /// Say what works on this machine
     Doctor(cli::doctor::DoctorArgs),
+    /// Name and show the boards' profiles
+    Board(cli::board::BoardCommand),
     /// Describe and verify the model package
     Model(cli::model::ModelCommand),
     /// Measure how the network is best cut for this machine's NVIDIA device
@@ -49,8 +53,10 @@ fn main() -> ExitCode {
         Command::Run(args) => cli::run::run(args),
         Command::Classify(args) => cli::classify::run(args),
         Command::Explain(args) => cli::explain::run(args),
+        Command::Region(args) => cli::region::run(&args),
         Command::Bench(args) => cli::bench::run(args),
         Command::Doctor(args) => cli::doctor::run(args),
+        Command::Board(args) => cli::board::run(args),
         Command::Model(args) => cli::model::run(args),
         Command::Tune(args) => cli::tune::run(args),
     };

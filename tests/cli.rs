@@ -264,9 +264,42 @@ fn bench_and_doctor_tell() {
     let engine = &report["engines"][0];
     assert!(engine["median"].as_f64().unwrap() > 0.0 && engine["p95"].as_f64() >= engine["median"].as_f64());
     assert!(engine["stages"]["draw"]["median"].as_f64().unwrap() > 0.0 && engine["fresh"].is_null());
+    let folder = tempfile::tempdir().unwrap();
+    let display = format!("png:{}", name(folder.path()));
+    let proof = ["doctor", "--self-test", "--source", "replay:examples/bscans", "--display", &display];
+    let (out, _) = expect(0, &proof);
+    assert!(out.contains("gives the golden logits") && out.contains("a picture of"), "{out}");
+    assert!(folder.path().join("screen.png").is_file());
+    let (out, _) =
+        expect(2, &["doctor", "--self-test", "--source", "v4l2:///dev/no-such", "--display", "none"]);
+    assert!(out.contains("BROKEN   source") && out.contains("no device") && out.contains("FAILED"), "{out}");
     let (out, _) = expect(0, &["doctor"]);
     assert!(
         out.contains("processor") && out.contains("works    engine") && out.contains("Pictures can be read"),
+        "{out}"
+    );
+}
+
+#[test]
+fn boards_are_listed_shown_and_checked() {
+    let (out, _) = expect(0, &["board", "list"]);
+    assert!(["generic", "orin-nano", "nano", "qemu-arm64"].iter().all(|name| out.contains(name)), "{out}");
+    let (out, _) = expect(0, &["board", "show", "xavier-nx"]);
+    assert!(
+        out.contains("capture = \"PQ.05\"") && out.contains("# jetson") && out.contains("# generic"),
+        "{out}"
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let mine = folder.path().join("mine.toml");
+    std::fs::write(&mine, "inherits = 'nano'\n[lights]\nreddy = 'x'").unwrap();
+    let (_, err) = expect(2, &["run", "--board", name(&mine), "--display", "none"]);
+    assert!(err.contains("mine.toml:3:1") && err.contains("reddy"), "{err}");
+    // None of these lines is on the machine of the test.
+    std::fs::write(&mine, "[buttons]\ncapture = 'no-such-chip:7'\n[lights]\nready = 'led:no-such-light'")
+        .unwrap();
+    let (out, _) = expect(2, &["doctor", "--board", name(&mine)]);
+    assert!(
+        out.contains("BROKEN   button") && out.contains("no-such-chip:7") && out.contains("no-such-light"),
         "{out}"
     );
 }

@@ -1,18 +1,92 @@
-//! Displays around the fovea appliance. A display takes whole pictures; it knows nothing of OCT.
+//! What surrounds the fovea appliance: displays, buttons, lights. Nothing here knows of OCT; a display takes whole pictures.
 
+mod buttons;
+#[cfg(target_os = "linux")]
+mod buzzer;
+#[cfg(all(feature = "fb", target_os = "linux"))]
+mod console;
 #[cfg(all(feature = "drm", target_os = "linux"))]
 mod drm;
+mod fake;
+#[cfg(all(feature = "fb", target_os = "linux"))]
+mod fb;
+#[cfg(all(feature = "gpio", target_os = "linux"))]
+mod gpio;
+#[cfg(target_os = "linux")]
+mod input;
+#[cfg(target_os = "linux")]
+mod keeper;
+mod lights;
+mod profile;
+mod thermal;
 
 use std::path::{Path, PathBuf};
 
+pub use buttons::{Button, Buttons, Keys, NoButtons, Press, Timing};
+#[cfg(target_os = "linux")]
+pub use buzzer::Buzzer;
 #[cfg(all(feature = "drm", target_os = "linux"))]
 pub use drm::Drm;
+pub use fake::FakeBoard;
+#[cfg(all(feature = "fb", target_os = "linux"))]
+pub use fb::FrameBuffer;
+#[cfg(all(feature = "gpio", target_os = "linux"))]
+pub use gpio::{GpioButtons, GpioLights};
+#[cfg(target_os = "linux")]
+pub use input::{Zones, start_inputs};
+#[cfg(target_os = "linux")]
+pub use keeper::{Notify, Watchdog};
+pub use lights::{Beep, Lights, Lit};
+pub use profile::{Board, Profile, ProfileError, place, profiles};
+pub use thermal::Thermal;
+
+/// Waits for signs of progress, and restarts an appliance that stands still.
+pub trait Keeper: Send {
+    /// The loop did a whole turn: it looked at source, engine and buttons, and the display took what was to be shown.
+    fn progress(&mut self);
+
+    /// What the appliance does, in a few words.
+    fn state(&mut self, words: &str);
+}
+
+/// Why a part of the board could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum BoardError {
+    /// A button's or a light's line.
+    #[error(
+        "line {line}: {reason}; check its name in the board's profile, and add the user to the group 'gpio'"
+    )]
+    Line {
+        /// The line as the profile names it.
+        line: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The hardware's watchdog.
+    #[error(
+        "{path}: no watchdog there ({reason}); check the board's profile, its driver, and who else holds it open"
+    )]
+    Watchdog {
+        /// The device.
+        path: PathBuf,
+        /// The system's words.
+        reason: String,
+    },
+    /// The buzzer.
+    #[error("{path}: no buzzer there ({reason}); check the PWM channel in the board's profile")]
+    Buzzer {
+        /// The channel's folder.
+        path: PathBuf,
+        /// The system's words.
+        reason: String,
+    },
+}
 
 /// Why a display could not be opened or written.
 #[derive(Debug, thiserror::Error)]
 pub enum DisplayError {
     /// No display has this name.
-    #[error("'{0}' is no display: write png:DIR, window, drm:///dev/dri/card0 or none")]
+    #[error("'{0}' is no display: write auto, png:DIR, window, drm:///dev/dri/card0, fb:///dev/fb0 or none")]
     Unknown(String),
     /// The picture could not be written.
     #[error("{path}: the screen picture cannot be written ({reason}); check the folder and the free space")]
@@ -39,7 +113,7 @@ pub enum DisplayError {
 
 impl DisplayError {
     /// A device's failure.
-    #[cfg(all(feature = "drm", target_os = "linux"))]
+    #[cfg(all(any(feature = "drm", feature = "fb"), target_os = "linux"))]
     fn device(path: &Path, error: &std::io::Error) -> Self {
         Self::Device { path: path.into(), reason: error.to_string() }
     }
@@ -62,6 +136,11 @@ pub trait Display {
     /// True when a person watches, so that the last screen must stay.
     fn watched(&self) -> bool {
         false
+    }
+
+    /// The board that a display plays for want of a real one: a window's keys are its buttons.
+    fn board(&self) -> Option<FakeBoard> {
+        None
     }
 }
 
@@ -115,26 +194,61 @@ impl Display for PngFolder {
 
 #[cfg(feature = "window")]
 mod window {
-    use super::{Display, DisplayError};
+    use super::{Button, Display, DisplayError, FakeBoard, Keys, Lit, Timing};
+    use minifb::Key;
     use std::cell::Cell;
     use std::rc::Rc;
+    use std::time::Instant;
 
-    /// Notes that Escape went down; asked now and then, the window would miss a short press.
-    struct Escape(Rc<Cell<bool>>);
+    /// Hears each key; asked now and then, the window would miss a short press.
+    struct Typing {
+        escape: Rc<Cell<bool>>,
+        keys: Keys,
+    }
 
-    impl minifb::InputCallback for Escape {
+    impl minifb::InputCallback for Typing {
         fn add_char(&mut self, _: u32) {}
 
-        fn set_key_state(&mut self, key: minifb::Key, down: bool) {
-            self.0.set(self.0.get() || (down && key == minifb::Key::Escape));
+        fn set_key_state(&mut self, key: Key, down: bool) {
+            let button = match key {
+                Key::Escape => {
+                    self.escape.set(self.escape.get() || down);
+                    return;
+                }
+                Key::Space | Key::Enter | Key::C | Key::F => Button::Capture,
+                Key::H | Key::N | Key::Tab | Key::Right => Button::Next,
+                Key::E => Button::Eye,
+                _ => return,
+            };
+            self.keys.edge(button, down, Instant::now());
         }
     }
 
-    /// A window of the desktop, opened with the first picture.
-    #[derive(Default)]
+    /// A window of the desktop, opened with the first picture. Its keys are buttons, its title has the lights.
     pub struct Desktop {
         window: Option<minifb::Window>,
         escape: Rc<Cell<bool>>,
+        board: FakeBoard,
+        titled: Option<Lit>,
+    }
+
+    impl Default for Desktop {
+        fn default() -> Self {
+            let board = FakeBoard::new(Timing::default());
+            Self { window: None, escape: Rc::default(), board, titled: None }
+        }
+    }
+
+    impl Desktop {
+        fn title(&mut self) {
+            let lit = self.board.lit();
+            if let Some(window) = self.window.as_mut().filter(|_| self.titled != Some(lit)) {
+                let lamps = [(lit.ready, "ready"), (lit.working, "working"), (lit.attention, "attention")];
+                let on = lamps.into_iter().filter(|(on, _)| *on).map(|(_, name)| format!(" - {name}"));
+                window.set_title(&format!("fovea{}", on.collect::<String>()));
+                self.titled = Some(lit);
+            }
+        }
     }
 
     impl Display for Desktop {
@@ -144,7 +258,8 @@ mod window {
             if self.window.is_none() {
                 let mut window =
                     minifb::Window::new("fovea", w, h, minifb::WindowOptions::default()).map_err(failed)?;
-                window.set_input_callback(Box::new(Escape(Rc::clone(&self.escape))));
+                let typing = Typing { escape: Rc::clone(&self.escape), keys: self.board.keys() };
+                window.set_input_callback(Box::new(typing));
                 self.window = Some(window);
             }
             let pixels: Vec<u32> =
@@ -156,6 +271,7 @@ mod window {
         }
 
         fn open(&mut self) -> bool {
+            self.title();
             self.window.as_mut().is_none_or(|window| {
                 window.update();
                 window.is_open() && !self.escape.get()
@@ -164,6 +280,10 @@ mod window {
 
         fn watched(&self) -> bool {
             true
+        }
+
+        fn board(&self) -> Option<FakeBoard> {
+            Some(self.board.clone())
         }
     }
 }
@@ -187,15 +307,46 @@ impl Display for Both {
     fn watched(&self) -> bool {
         self.0.watched() || self.1.watched()
     }
+
+    fn board(&self) -> Option<FakeBoard> {
+        self.0.board().or_else(|| self.1.board())
+    }
 }
 
-/// What `auto` stands for here: `window` where a desktop's `DISPLAY` is set and this build has windows, else `png:screens`.
-pub fn automatic() -> &'static str {
-    let desktop = std::env::var_os("DISPLAY").is_some_and(|name| !name.is_empty());
-    if cfg!(feature = "window") && desktop { "window" } else { "png:screens" }
+/// What `auto` stands for here, and why: a window where a desktop's `DISPLAY` is set, else the first screen that the kernel
+/// drives, else its plain frame buffer, else pictures in `screens/`.
+pub fn automatic() -> (String, String) {
+    if std::env::var_os("DISPLAY").is_some_and(|name| !name.is_empty()) && cfg!(feature = "window") {
+        return ("window".into(), "DISPLAY names a desktop".into());
+    }
+    #[allow(unused_mut, reason = "where this build has no devices")]
+    let mut none: Vec<String> = vec!["no desktop".into()];
+    #[cfg(all(feature = "drm", target_os = "linux"))]
+    {
+        let cards: Vec<PathBuf> =
+            (0..16).map(|n| format!("/dev/dri/card{n}").into()).filter(|p: &PathBuf| p.exists()).collect();
+        for card in &cards {
+            match Drm::new(card).and_then(|drm| drm.screen()) {
+                Ok(screen) => {
+                    return (format!("drm://{}", card.display()), format!("{screen} is plugged in"));
+                }
+                Err(error) => none.push(error.to_string()),
+            }
+        }
+        if cards.is_empty() {
+            none.push("no /dev/dri/card0".into());
+        }
+    }
+    #[cfg(all(feature = "fb", target_os = "linux"))]
+    match FrameBuffer::new(Path::new("/dev/fb0")) {
+        Ok(_) => return ("fb:///dev/fb0".into(), none.join("; ")),
+        Err(error) => none.push(error.to_string()),
+    }
+    ("png:screens".into(), none.join("; "))
 }
 
-/// Opens a display by its name: `png:DIR`, `window`, `drm:///dev/dri/card0` or `none`; `NAME+png:DIR` also keeps the
+/// Opens a display by its name: `png:DIR`, `window`, `drm:///dev/dri/card0`, `fb:///dev/fb0`
+/// or `none`; `NAME+png:DIR` also keeps the
 /// screens of another display as pictures.
 ///
 /// # Errors
@@ -207,6 +358,10 @@ pub fn open(uri: &str) -> Result<Box<dyn Display>, DisplayError> {
     #[cfg(all(feature = "drm", target_os = "linux"))]
     if let Some(path) = uri.strip_prefix("drm://").filter(|path| path.starts_with('/')) {
         return Ok(Box::new(Drm::new(Path::new(path))?));
+    }
+    #[cfg(all(feature = "fb", target_os = "linux"))]
+    if let Some(path) = uri.strip_prefix("fb://").filter(|path| path.starts_with('/')) {
+        return Ok(Box::new(FrameBuffer::new(Path::new(path))?));
     }
     match (uri, uri.strip_prefix("png:")) {
         ("none", _) => Ok(Box::new(Nowhere)),

@@ -1,12 +1,15 @@
 //! The screen's side of the loop: what is true now, and how it is shown.
 
+use super::pace::Pace;
+use super::panel::{Panel, Wish};
 use super::worker::{Answer, Bench};
 use super::{ApplianceError, Event, Reading};
 use crate::Frame;
-use crate::capture::Signal;
+use crate::capture::{Signal, Slot};
 use crate::config::Config;
-use crate::screen::{Screen, Shown, State, View};
-use fovea_board::{Display, DisplayError};
+use crate::prepare::Region;
+use crate::screen::{Screen, Shown, State, Strip, View};
+use fovea_board::{Beep, Display, DisplayError, Keeper, Lit};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -29,7 +32,7 @@ pub struct Desk<'a> {
     config: &'a Config,
     model: &'a str,
     bench: Bench,
-    frames: Receiver<Arc<Frame>>,
+    frames: Slot,
     engine: Engine,
     failures: u32,
     /// Last sign of life of the source.
@@ -43,10 +46,22 @@ pub struct Desk<'a> {
     candidate: (String, u32),
     shown: Option<(Arc<Frame>, Reading)>,
     screen: Screen,
+    pub panel: Panel,
+    pub pace: Pace,
+    pub keepers: Vec<Box<dyn Keeper>>,
+}
+
+/// What is on the screen, as far as a change of it matters.
+#[derive(PartialEq)]
+struct Told {
+    state: State,
+    captured: Option<Instant>,
+    strip: Strip,
 }
 
 impl<'a> Desk<'a> {
-    pub fn new(config: &'a Config, model: &'a str, bench: Bench, frames: Receiver<Arc<Frame>>) -> Self {
+    pub fn new(config: &'a Config, model: &'a str, bench: Bench, frames: Slot) -> Self {
+        let size = config.screen();
         Self {
             config,
             model,
@@ -60,7 +75,10 @@ impl<'a> Desk<'a> {
             standing: State::Starting,
             candidate: (String::new(), 0),
             shown: None,
-            screen: Screen::new(config.size.width, config.size.height),
+            screen: Screen::new(size.width, size.height),
+            panel: Panel::default(),
+            pace: Pace::default(),
+            keepers: Vec::new(),
         }
     }
 
@@ -72,7 +90,7 @@ impl<'a> Desk<'a> {
         say: &mut dyn FnMut(&str),
     ) -> Result<(), ApplianceError> {
         let stale = self.config.stale_after.duration();
-        let mut drawn: Option<(State, Instant, Option<Instant>)> = None;
+        let mut drawn: Option<(Told, Instant)> = None;
         while !stop.load(Ordering::Relaxed) && display.open() {
             match inbox.recv_timeout((stale / 20).min(Duration::from_millis(50))) {
                 Ok(Event::Signal(signal)) => self.hear(signal, say),
@@ -86,20 +104,27 @@ impl<'a> Desk<'a> {
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
             self.watch(stale, say);
+            self.press(say);
             let state = self.state();
             let captured = self.shown.as_ref().map(|(frame, _)| frame.captured);
-            let changed = drawn.as_ref().is_none_or(|(old, _, at)| (old, at) != (&state, &captured));
-            if changed {
-                match &state {
+            self.pace.look(say);
+            let told = Told { strip: self.panel.strip(&state, &self.pace.words()), state, captured };
+            let before = drawn.as_ref().map(|(before, _)| before);
+            if before.is_none_or(|before| before.state != told.state) {
+                match &told.state {
                     State::SignalLost(why) => say(&format!("signal lost: {why}")),
                     State::Fault(why) => say(&format!("fault: {why}")),
                     _ => {}
                 }
             }
-            if changed || drawn.as_ref().is_some_and(|(_, at, _)| at.elapsed() >= Duration::from_secs(1)) {
-                self.draw(&state, display, changed)?;
-                drawn = Some((state, Instant::now(), captured));
+            self.light(&told.state);
+            let words = told.state.words();
+            let changed = before != Some(&told);
+            if changed || drawn.as_ref().is_some_and(|(_, at)| at.elapsed() >= Duration::from_secs(1)) {
+                self.draw(&told, display, changed)?;
+                drawn = Some((told, Instant::now()));
             }
+            self.keep(words);
             if self.ended.is_some() && self.lost.is_some() && !display.watched() {
                 return Ok(());
             }
@@ -114,6 +139,36 @@ impl<'a> Desk<'a> {
             (_, Some(why)) => State::SignalLost(why.clone()),
             _ => self.standing.clone(),
         }
+    }
+
+    /// Does what the operator asked by a button.
+    fn press(&mut self, say: &mut dyn FnMut(&str)) {
+        match self.panel.press(say) {
+            // What was read before is never shown as if it were of now.
+            Some(Wish::Clear) if !matches!(self.standing, State::Starting) => self.clear(State::Waiting),
+            Some(Wish::Freeze) => {
+                let stands = matches!(self.state(), State::Finding | State::Uncertain | State::NotOct);
+                self.panel.freeze(self.shown.clone().filter(|_| stands), self.standing.clone(), say);
+            }
+            _ => {}
+        }
+    }
+
+    /// Tells the keepers of this turn.
+    fn keep(&mut self, words: &str) {
+        for keeper in &mut self.keepers {
+            keeper.state(words);
+            // An engine that is out for good is no progress: a restart mends it.
+            if !matches!(self.engine, Engine::Out(_)) {
+                keeper.progress();
+            }
+        }
+    }
+
+    fn light(&mut self, state: &State) {
+        let attention = matches!(state, State::SignalLost(_) | State::Fault(_));
+        let ready = !attention && !matches!(state, State::Starting);
+        self.panel.light(Lit { ready, working: matches!(self.engine, Engine::Busy(..)), attention });
     }
 
     /// Takes the finding away.
@@ -160,6 +215,7 @@ impl<'a> Desk<'a> {
                     Engine::Out(format!("no new engine could be started: {why}; restart the appliance"));
             }
             Answer::Read(frame, Ok(reading)) => {
+                self.pace.done = Some(Instant::now());
                 let late = matches!(self.engine, Engine::Out(_));
                 self.engine = Engine::Idle;
                 self.failures = 0;
@@ -212,6 +268,15 @@ impl<'a> Desk<'a> {
             reading.engine,
             reading.millis
         );
+        let line = match self.panel.eye {
+            Some(eye) => format!("{line} · {}", eye.words()),
+            None => line,
+        };
+        if self.panel.frozen.is_some() {
+            // It was on its way when the screen was frozen.
+            say(&format!("{line} · not shown, the screen is frozen"));
+            return;
+        }
         if self.lost.is_some() {
             // Read, but the source stopped meanwhile: too late for the screen.
             say(&format!("{line} · not shown, the signal was lost"));
@@ -229,6 +294,9 @@ impl<'a> Desk<'a> {
             return;
         }
         say(&line);
+        if self.shown.as_ref().is_none_or(|(_, before)| before.finding != reading.finding) {
+            self.panel.beep(Beep::News);
+        }
         self.standing = match reading.finding.as_str() {
             "UNCERTAIN" => State::Uncertain,
             "NOT_OCT" => State::NotOct,
@@ -239,13 +307,19 @@ impl<'a> Desk<'a> {
 
     /// Hands on the next picture and sees to it that nothing old stays on the screen.
     fn watch(&mut self, stale: Duration, say: &mut dyn FnMut(&str)) {
+        // Behind a frozen screen nothing is read: a camera's pictures pass, files wait.
         if matches!(self.engine, Engine::Idle)
-            && let Ok(frame) = self.frames.try_recv()
+            && self.panel.frozen.is_none()
+            && self.pace.rested()
+            && let Some(frame) = self.frames.take(Duration::ZERO)
         {
-            self.engine = if self.bench.read(Arc::clone(&frame)) {
-                Engine::Busy(Instant::now(), frame)
-            } else {
-                Engine::Out("the engine ended; restart the appliance".into())
+            self.engine = match self.strange(&frame) {
+                Some(why) => {
+                    self.clear(State::Fault(why));
+                    Engine::Idle
+                }
+                None if self.bench.read(Arc::clone(&frame)) => Engine::Busy(Instant::now(), frame),
+                None => Engine::Out("the engine ended; restart the appliance".into()),
             };
         }
         if let Engine::Busy(since, frame) = &self.engine {
@@ -270,18 +344,29 @@ impl<'a> Desk<'a> {
             // What a source gave before it ended is read to the end.
             self.alive = Instant::now();
         }
-        if self.lost.is_none() && self.alive.elapsed() > stale * 3 / 4 {
+        if self.lost.is_none() && self.alive.elapsed() > stale * 11 / 16 {
             let silent = || "the source gives no sign of life; check it".to_owned();
             self.lose(self.ended.clone().unwrap_or_else(silent));
         }
     }
 
-    fn draw(&mut self, state: &State, display: &mut dyn Display, changed: bool) -> Result<(), DisplayError> {
-        let result = self.shown.as_ref().filter(|_| matches!(self.engine, Engine::Idle | Engine::Busy(..)));
+    /// Why a picture is not of the screen for which the region was set, where one was.
+    fn strange(&self, frame: &Frame) -> Option<String> {
+        let [x, y, width, height] = self.config.region?;
+        self.config.layout.as_ref()?.differs(frame, Region { x, y, width, height })
+    }
+
+    fn draw(&mut self, told: &Told, display: &mut dyn Display, changed: bool) -> Result<(), DisplayError> {
+        let live = self.shown.as_ref().filter(|_| matches!(self.engine, Engine::Idle | Engine::Busy(..)));
+        let (state, result) = match &self.panel.frozen {
+            Some(frozen) => (&frozen.state, Some((&frozen.frame, &frozen.reading))),
+            None => (&told.state, live.map(|(frame, reading)| (frame, reading))),
+        };
+        let heat = *state != State::NotOct && self.panel.heat();
         let shown = result.map(|(frame, reading)| Shown {
             picture: frame,
             place: reading.place,
-            map: (*state != State::NotOct).then_some(&reading.map),
+            map: heat.then_some(&reading.map),
             finding: &reading.finding,
             probabilities: reading.probabilities,
             referral: reading.referral,
@@ -293,14 +378,16 @@ impl<'a> Desk<'a> {
             millis: reading.millis,
         });
         let name = match (state, result) {
+            _ if self.panel.frozen.is_some() => "frozen",
             (State::SignalLost(_), _) => "signal-lost",
             (State::Fault(_), _) => "fault",
             (State::Starting, _) => "starting",
             (_, Some((_, reading))) => reading.finding.as_str(),
             _ => "waiting",
         };
-        let size = self.config.size;
-        let rgb = self.screen.draw(&View { state: state.clone(), shown, model: self.model });
+        let size = self.config.screen();
+        let view = View { state: state.clone(), shown, model: self.model, strip: told.strip.clone() };
+        let rgb = self.screen.draw(&view);
         display.show(size.width, size.height, rgb, changed.then_some(name))
     }
 }

@@ -2,6 +2,9 @@
 
 #[cfg(feature = "cuda")]
 mod gpu;
+#[cfg(target_os = "linux")]
+mod parts;
+mod proof;
 
 use super::{FAILED, ModelArgs};
 use fovea::engine;
@@ -13,10 +16,23 @@ use std::sync::Arc;
 /// Looks at this machine and says what works, what is missing and what to do.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  fovea doctor\n  fovea doctor --gpu --json report.json\n\nExit codes: 0 pictures can be read here (with \
-                  --gpu: the device computes rightly), 2 they cannot (model, engine or device)."
+    after_help = "Examples:\n  fovea doctor\n  fovea doctor --board orin-nano       each part that the board names\n  \
+                  fovea doctor --self-test --source v4l2:///dev/video0     before an update is marked good\n  \
+                  fovea doctor --gpu --json report.json\n\n\
+                  Exit codes: 0 pictures can be read here (with --board or --self-test: every part works; with --gpu: the \
+                  device computes rightly), 2 they cannot."
 )]
 pub struct DoctorArgs {
+    /// Prove the whole way of a picture, and only that: the golden picture on the chosen engine, the display, the source,
+    /// the disk
+    #[arg(long)]
+    self_test: bool,
+    /// The source for --self-test; without it the configuration's
+    #[arg(long, requires = "self_test")]
+    source: Option<String>,
+    /// The display for --self-test; without it the configuration's or the board's
+    #[arg(long, requires = "self_test")]
+    display: Option<String>,
     /// Examine the NVIDIA device: every problem of the engines' suite and the network against the reference, and the time of
     /// each layer; takes a minute
     #[arg(long)]
@@ -38,6 +54,14 @@ const BROKEN: &str = "BROKEN";
 
 /// Looks.
 pub fn run(args: DoctorArgs) -> anyhow::Result<ExitCode> {
+    if args.self_test {
+        let mut config = args.model.config()?;
+        config.source = args.source.unwrap_or(config.source);
+        config.display = args.display.unwrap_or(config.display);
+        let good = proof::run(&config);
+        println!("{}", if good { "The self-test passed." } else { "The self-test FAILED." });
+        return Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(FAILED) });
+    }
     if args.gpu {
         let right = examine(&args)?;
         println!(
@@ -61,6 +85,24 @@ pub fn run(args: DoctorArgs) -> anyhow::Result<ExitCode> {
     let able = model(&args.model);
     displays();
     cameras();
+    #[cfg(target_os = "linux")]
+    if let Some(name) = &args.model.board {
+        println!("Board {name}:");
+        let config = args.model.config()?;
+        let drawn = match fovea_board::open(&config.display) {
+            Ok(_) => true,
+            Err(_) if config.display == "auto" => true,
+            Err(error) => {
+                say(BROKEN, "display", error);
+                false
+            }
+        };
+        if !(parts::run(&config.board) && drawn) {
+            println!("Board {name} does not work as its profile says: mend what is marked {BROKEN} above.");
+            return Ok(ExitCode::from(FAILED));
+        }
+        println!("Every part of board {name} works.");
+    }
     if able {
         println!("Pictures can be read on this machine.");
         Ok(ExitCode::SUCCESS)

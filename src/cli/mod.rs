@@ -1,10 +1,12 @@
 //! The commands, one file each, and what they share.
 
 pub mod bench;
+pub mod board;
 pub mod classify;
 pub mod doctor;
 pub mod explain;
 pub mod model;
+pub mod region;
 pub mod run;
 pub mod tune;
 
@@ -37,6 +39,10 @@ pub struct ModelArgs {
     /// The engine: auto, or a name that `fovea doctor` lists
     #[arg(long, value_name = "NAME")]
     pub engine: Option<String>,
+    /// The board: a name that `fovea board list` gives, or a file that ends in .toml; without it the section [board] of the
+    /// configuration
+    #[arg(long, value_name = "NAME")]
+    pub board: Option<String>,
     /// A configuration for model, engine and region; without it fovea.toml here if there is one
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -71,6 +77,7 @@ impl ModelArgs {
         if let Some(r) = self.region {
             config.region = Some([r.x, r.y, r.width, r.height]);
         }
+        board::fit(&mut config, self.board.as_deref())?;
         Ok(config)
     }
 

@@ -161,27 +161,37 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     automatic().map(|(name, _)| name)
 }
 
-/// Opens the engine of that name and has it answer the golden picture; with `auto` all that work, one of which answers (see
-/// [`supervised`]).
+/// Opens the engine of that name and has it answer the golden picture; of several names with commas between, or with `auto`,
+/// all that work, one of which answers (see [`supervised`]).
 ///
 /// # Errors
-/// [`EngineError`]; with `auto` only when no engine works.
+/// [`EngineError`]; of several names only when no engine works.
 pub fn open(name: &str, package: &Arc<Package>, options: &Options) -> Result<Box<dyn Engine>, EngineError> {
     let proof = Proof::of(package);
-    if name != "auto" {
-        let (_, make) = DEVICE
-            .into_iter()
-            .chain(ENGINES.iter().copied())
-            .find(|(known, _)| *known == name)
-            .ok_or_else(|| EngineError::Unknown(name.into()))?;
-        return proof.proved(&|| make(package, options));
-    }
+    let known = || DEVICE.into_iter().chain(ENGINES.iter().copied());
+    let find = |name: &str| {
+        known().find(|(known, _)| *known == name).ok_or_else(|| EngineError::Unknown(name.into()))
+    };
+    let mut chosen: Vec<_> = match name {
+        "auto" => automatic().collect(),
+        // A profile names engines that a smaller build may lack.
+        list if list.contains(',') => {
+            let warned = |name| find(name).inspect_err(|error| tracing::warn!("{error}")).ok();
+            list.split(',').map(str::trim).filter_map(warned).collect()
+        }
+        name => {
+            let (_, make) = find(name)?;
+            return proof.proved(&|| make(package, options));
+        }
+    };
     let named = |(name, make): (&'static str, Maker)| -> supervised::Named {
         let (package, options) = (Arc::clone(package), *options);
         (name, Box::new(move || make(&package, &options)))
     };
-    let device = DEVICE.map(named);
-    let makers = automatic().skip(usize::from(DEVICE.is_some())).map(named).collect();
+    // A device is looked after where it comes first.
+    let first = chosen.first().is_some_and(|(name, _)| DEVICE.is_some_and(|(device, _)| device == *name));
+    let device = first.then(|| named(chosen.remove(0)));
+    let makers = chosen.into_iter().map(named).collect();
     Ok(Box::new(Supervised::open(device, makers, proof, *options)?))
 }
 

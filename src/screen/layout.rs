@@ -11,6 +11,8 @@ const PANEL: Rgb888 = Rgb888::new(21, 26, 35);
 const TRACK: Rgb888 = Rgb888::new(42, 49, 62);
 const TYPE: Rgb888 = Rgb888::new(240, 243, 248);
 const FAINT: Rgb888 = Rgb888::new(160, 170, 185);
+/// What is not as it usually is.
+const HELD: Rgb888 = Rgb888::new(240, 190, 50);
 
 /// Colour of what is drawn, and of what it lies on.
 pub type Ink = (Rgb888, Rgb888);
@@ -109,17 +111,32 @@ pub fn compose(view: &View<'_>, size: Size) -> Vec<Item> {
     let c = &mut List { items: Vec::with_capacity(40) };
     c.fill(area(0, 0, w, h), GROUND);
     c.text(area(unit, 0, w / 4, bar), "fovea", small * 5 / 4, (TYPE, GROUND), true, Align::Left);
-    c.text(area(w / 3, 0, w * 2 / 3 - unit, bar), view.model, small, (FAINT, GROUND), false, Align::Right);
+    if let Some(eye) = view.strip.eye {
+        c.text(area(w / 6, 0, w / 6, bar), eye.words(), small * 5 / 4, (TYPE, GROUND), true, Align::Left);
+    }
+    let rest = area(w / 3, 0, w * 2 / 3 - unit, bar);
+    match &view.strip.frozen {
+        Some(frozen) => {
+            c.fill(rest, HELD);
+            c.text(rest, frozen, small * 5 / 4, (GROUND, HELD), true, Align::Centre);
+        }
+        None => c.text(rest, view.model, small, (FAINT, GROUND), false, Align::Right),
+    }
     let foot = h - bar;
     let note = "decision support, not a diagnosis";
     c.text(area(unit, foot, w * 3 / 5, bar), note, small, (TYPE, GROUND), false, Align::Left);
     let body = area(unit, bar, w - 2 * unit, foot - bar);
+    let corner = area(w * 13 / 20, foot, w - w * 13 / 20 - unit, bar);
+    if !view.strip.status.is_empty() {
+        c.text(corner, &view.strip.status, small, (HELD, GROUND), true, Align::Right);
+    }
     let has_result = matches!(view.state, State::Finding | State::Uncertain | State::NotOct);
     match &view.shown {
         Some(shown) if has_result => {
-            let engine = format!("{} · {:.0} ms", shown.engine, shown.millis);
-            let place = area(w * 13 / 20, foot, w - w * 13 / 20 - unit, bar);
-            c.text(place, &engine, small, (FAINT, GROUND), false, Align::Right);
+            if view.strip.status.is_empty() {
+                let engine = format!("{} · {:.0} ms", shown.engine, shown.millis);
+                c.text(corner, &engine, small, (FAINT, GROUND), false, Align::Right);
+            }
             result(c, &view.state, shown, body, unit, small);
         }
         _ => notice(c, &view.state, body, unit),

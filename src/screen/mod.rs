@@ -9,6 +9,7 @@ mod letters;
 mod scan;
 
 use crate::Frame;
+use crate::eye::Eye;
 use crate::prepare::Region;
 use embedded_graphics::{pixelcolor::Rgb888, prelude::*, primitives::Rectangle};
 use layout::Item;
@@ -71,6 +72,21 @@ pub enum State {
     Fault(String),
 }
 
+impl State {
+    /// The state in a word.
+    pub fn words(&self) -> &'static str {
+        match self {
+            State::Starting => "starting",
+            State::Waiting => "waiting for a picture",
+            State::Finding => "a finding is shown",
+            State::Uncertain => "uncertain",
+            State::NotOct => "no OCT picture",
+            State::SignalLost(_) => "signal lost",
+            State::Fault(_) => "fault",
+        }
+    }
+}
+
 /// A result as the screen shows it.
 #[derive(Clone, Debug)]
 pub struct Shown<'a> {
@@ -109,6 +125,29 @@ pub struct View<'a> {
     pub shown: Option<Shown<'a>>,
     /// The model's name and version.
     pub model: &'a str,
+    /// What stands along the edges.
+    pub strip: Strip,
+}
+
+/// What stands along the screen's edges, whatever the state.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Strip {
+    /// The eye, where it was stated.
+    pub eye: Option<Eye>,
+    /// The picture is held and not of now: in these words.
+    pub frozen: Option<String>,
+    /// What is not as usual, in a few words; may be empty.
+    pub status: String,
+}
+
+/// What a touch at (x, y), each 0 to 1 from the upper left corner, presses: the picture freezes, the words beside it
+/// turn the heatmap on and off, the top line is the eye.
+pub fn touched(x: f32, y: f32) -> fovea_board::Button {
+    match (x, y) {
+        (_, y) if y < 0.12 => fovea_board::Button::Eye,
+        (x, _) if x < 0.58 => fovea_board::Button::Capture,
+        _ => fovea_board::Button::Next,
+    }
 }
 
 /// Draws the whole screen on any target; who draws again and again keeps a [`Screen`].

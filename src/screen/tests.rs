@@ -73,7 +73,7 @@ fn view<'a>(state: State, frame: &'a Frame, map: &'a [f32; 64]) -> View<'a> {
         note: "",
         millis: 212.0,
     };
-    View { state, shown: Some(shown), model: "oct-inception-v3 0.1.0" }
+    View { state, shown: Some(shown), model: "oct-inception-v3 0.1.0", strip: Strip::default() }
 }
 
 /// Items that do not lie on the screen with all of their box.
@@ -90,9 +90,19 @@ fn golden_pictures() {
     let bless = std::env::var_os("FOVEA_BLESS").is_some();
     let mut wrong = Vec::new();
     for (w, h) in SIZES {
-        for (name, state) in states() {
+        let mut views: Vec<_> =
+            states().into_iter().map(|(name, state)| (name, view(state, &frame, &map))).collect();
+        let mut held = view(State::Finding, &frame, &map);
+        held.strip.eye = Some(Eye::Od);
+        held.strip.frozen = Some("FROZEN 14:03:22 UTC".into());
+        held.strip.status = "signal lost · heatmap off · sound off".into();
+        if let Some(shown) = &mut held.shown {
+            shown.map = None;
+        }
+        views.push(("frozen", held));
+        for (name, view) in views {
             let mut screen = Screen::new(w, h);
-            screen.draw(&view(state, &frame, &map));
+            screen.draw(&view);
             assert_eq!(
                 (screen.clipped, astray(&screen)),
                 (0, 0),
@@ -165,6 +175,7 @@ fn long_words_stay_in_their_boxes_at_any_size() {
             for referral in [Referral::Urgent, Referral::Routine, Referral::Observe, Referral::Repeat] {
                 let mut view = view(state.clone(), &frame, &map);
                 view.model = &long;
+                view.strip = Strip { eye: Some(Eye::Os), frozen: Some(long.clone()), status: long.clone() };
                 if let Some(shown) = &mut view.shown {
                     (shown.reason, shown.finding, shown.quality, shown.engine, shown.note) =
                         (&long, "DRUSEN", &long, &long, &long);

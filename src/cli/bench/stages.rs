@@ -5,7 +5,7 @@ use anyhow::Context;
 use fovea::diagnosis::Referral;
 use fovea::explain::{Map, contribution};
 use fovea::prepare::Region;
-use fovea::screen::{Screen, Shown, State, View};
+use fovea::screen::{Screen, Shown, State, Strip, View};
 use fovea::{Frame, Reader};
 use serde::Serialize;
 use std::path::Path;
@@ -59,6 +59,7 @@ pub fn measure(reader: &mut Reader, path: &Path, runs: usize) -> anyhow::Result<
             millis: 0.0,
         }),
         model: &model,
+        strip: Strip::default(),
     };
     let mut screen = Screen::new(1280, 800);
     for run in 0..runs + 1 {
@@ -96,7 +97,7 @@ pub fn measure(reader: &mut Reader, path: &Path, runs: usize) -> anyhow::Result<
             note: answer.note.as_deref().unwrap_or_default(),
             millis: answer.millis,
         };
-        let view = View { state: State::Finding, shown: Some(shown), model: &model };
+        let view = View { state: State::Finding, shown: Some(shown), model: &model, strip: Strip::default() };
         screen.draw(&before);
         last = Instant::now();
         std::hint::black_box(screen.draw(&view));

@@ -58,6 +58,13 @@ impl Control {
             }
         }
     }
+
+    /// What is still said until the machine ends.
+    fn rest(mut self) -> String {
+        let mut said = String::new();
+        while self.0.read_line(&mut said).is_ok_and(|bytes| bytes > 0) {}
+        said
+    }
 }
 
 /// Runs a scenario and adds what it said to the table.
@@ -84,7 +91,22 @@ pub fn run(
             "-no-reboot",
             "-nodefaults",
         ])
-        .args(["-display", "none", "-vga", "none", "-device", "virtio-gpu-pci", "-serial", "stdio"])
+        .args([
+            "-display",
+            "none",
+            "-vga",
+            "none",
+            "-device",
+            "virtio-gpu-pci",
+            "-device",
+            "virtio-keyboard-pci",
+            "-device",
+            "i6300esb",
+            "-watchdog-action",
+            "reset",
+            "-serial",
+            "stdio",
+        ])
         .arg("-qmp")
         .arg(format!("unix:{},server,nowait", socket.display()))
         .arg("-virtfs")
@@ -94,7 +116,10 @@ pub fn run(
         .arg("-initrd")
         .arg(&guest.files)
         .arg("-append")
-        .arg(format!("console=ttyS0 panic=-1 loglevel=3 scenario={name} replugs={}", args.replugs))
+        .arg(format!(
+            "console=ttyS0 panic=-1 loglevel=3 scenario={name} replugs={} classes={}",
+            args.replugs, args.classes
+        ))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped());
     let mut machine =
@@ -116,7 +141,7 @@ pub fn run(
     let start = Instant::now();
     let mut row = |good, what: &str| table.push(Outcome { scenario: name.into(), good, what: what.into() });
     let limit = Duration::from_secs(args.limit);
-    let mut ended = false;
+    let (mut ended, mut reset) = (false, None);
     loop {
         match lines.recv_timeout(limit.saturating_sub(start.elapsed())) {
             Ok(line) => {
@@ -135,6 +160,18 @@ pub fn run(
                         row(false, &format!("{shot}: {error}"));
                     }
                     console.write_all(b"\n")?;
+                } else if let Some((key, millis)) =
+                    line.strip_prefix("key ").and_then(|rest| rest.split_once(' '))
+                {
+                    let command = format!(
+                        r#"{{"execute":"send-key","arguments":{{"keys":[{{"type":"qcode","data":"{key}"}}],"hold-time":{millis}}}}}"#
+                    );
+                    if let Err(error) = control.ask(&command) {
+                        row(false, &format!("key {key}: {error}"));
+                    }
+                    console.write_all(b"\n")?;
+                } else if line == "expect reset" {
+                    reset = Some(Instant::now());
                 } else if line == "done" {
                     ended = true;
                 }
@@ -146,7 +183,11 @@ pub fn run(
             Err(RecvTimeoutError::Disconnected) => break,
         }
     }
-    if !ended {
+    if let Some(since) = reset {
+        let took = since.elapsed().as_secs_f64();
+        let bitten = control.rest().contains("\"WATCHDOG\"");
+        row(bitten, &format!("the watchdog restarted the machine {took:.0} s after the loop stood still"));
+    } else if !ended {
         row(false, "the machine stopped before the scenario's end");
     }
     Ok(())
