@@ -54,7 +54,7 @@ fn peak(folder: &Path, count: usize) -> f64 {
         "--out".into(),
         word("run"),
     ];
-    let more = ["--epochs", "1", "--passes", "1"].map(String::from);
+    let more = ["--epochs", "1", "--passes", "1", "--plain"].map(String::from);
     train(&Line::parse_from(line.into_iter().chain(more)).args).unwrap();
     curves::peak_memory_mb().unwrap_or(0.0)
 }

@@ -41,7 +41,7 @@ pub fn read(path: &Path, all: &[&Conv]) -> Result<Weights, WeightsError> {
     for (i, conv) in all.iter().enumerate() {
         let [kh, kw] = conv.kernel;
         let kernel = [kh, kw, conv.input, conv.output];
-        let damage = finds.damage.as_ref().map_or(String::new(), |damage| format!("; {damage}"));
+        let damage = finds.damage.as_ref().map(|damage| format!("; {damage}")).unwrap_or_default();
         let wrong = |tensor: String, reason: &str| {
             let reason = format!("{reason} (it would be {}{damage})", conv.name);
             WeightsError::Tensor { path: path.into(), tensor, reason }

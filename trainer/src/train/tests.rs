@@ -51,6 +51,8 @@ fn arguments(folder: &Path, out: &str, more: &str) -> TrainArgs {
         &at("w.safetensors"),
         "--out",
         &at(out),
+        // Tests that are run in a terminal leave it alone.
+        "--plain",
     ]
     .map(str::to_string);
     let more = more.split_whitespace().map(str::to_string);
