@@ -8,6 +8,7 @@ mod worker;
 
 pub use crate::capture::{CaptureError, Feed, Port, Signal, Source};
 
+use crate::capture::{Recorder, Slot};
 use crate::config::Config;
 use crate::prepare::Region;
 use crate::screen::Referral;
@@ -20,7 +21,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::thread;
-use std::time::Duration;
 use worker::{Answer, Bench};
 
 /// What the classifier says about a picture.
@@ -170,12 +170,20 @@ impl<'a> Appliance<'a> {
             None => Source::parse(&self.config.source)?.feed(),
         };
         let (events, inbox) = sync_channel(8);
-        let (give, frames) = sync_channel(1);
+        let frames = Slot::default();
         let halt = Arc::new(AtomicBool::new(false));
-        let beat = (self.config.stale_after.duration() / 8).min(Duration::from_millis(500));
+        // Then the loss is on the screen in time, also where drawing is slow.
+        let patience = self.config.stale_after.duration() * 5 / 8;
         let sender = events.clone();
         let signal = move |signal| sender.send(Event::Signal(signal)).is_ok();
-        let port = Port::new(signal, give, Arc::clone(&halt), beat);
+        let mut port = Port::new(signal, frames.clone(), Arc::clone(&halt), patience);
+        if let Some(folder) = &self.config.record {
+            let sender = events.clone();
+            let note = move |line| drop(sender.send(Event::Signal(Signal::Note(line))));
+            let recorder = Recorder::start(folder, note);
+            port = port
+                .record(recorder.map_err(|source| CaptureError::Record { folder: folder.clone(), source })?);
+        }
         // The threads are not joined: one that hangs in the system must not hold up the end. They leave by themselves.
         thread::Builder::new().name("source".into()).spawn(move || {
             let end = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| feed.run(&port)));

@@ -1,5 +1,6 @@
 //! `fovea.toml`: typed, unknown keys refused, errors with file, line and column.
 
+use crate::region::Layout;
 use fovea_board::Profile;
 use serde::Deserialize;
 use std::num::NonZeroU32;
@@ -10,16 +11,20 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Where pictures come from: `folder:DIR` or `replay:DIR?fps=N`.
+    /// Where pictures come from: `folder:DIR`, `replay:DIR?fps=N` or `v4l2:///dev/video0`.
     pub source: String,
-    /// Where the screen goes: `auto`, `png:DIR`, `window`, `drm:///dev/dri/card0` or `none`; `NAME+png:DIR` also keeps the screens.
+    /// Where the screen goes: `auto`, `png:DIR`, `window`, `drm:///dev/dri/card0`, `fb:///dev/fb0` or `none`; `NAME+png:DIR` also keeps the screens.
     pub display: String,
     /// The model package's folder; without it the bundled one.
     pub model: Option<PathBuf>,
     /// `auto`, an engine's name, or several with commas between, tried in that order.
     pub engine: String,
+    /// Keeps captured pictures in this folder: at most one a second, and 1 GiB, the oldest going first.
+    pub record: Option<PathBuf>,
     /// The B-scan's place in a larger picture: x, y, width, height in pixels.
     pub region: Option<[u32; 4]>,
+    /// The look of the screen around the region, written by `fovea region`; another look is a fault.
+    pub layout: Option<Layout>,
     /// Equal results in a row before a finding is published.
     pub hold: NonZeroU32,
     /// Seconds without a sign of life from the source after which the finding leaves the screen.
@@ -39,7 +44,9 @@ impl Default for Config {
             display: "auto".into(),
             model: None,
             engine: "auto".into(),
+            record: None,
             region: None,
+            layout: None,
             hold: NonZeroU32::MIN,
             stale_after: Seconds(2.0),
             answer_within: Seconds(20.0),

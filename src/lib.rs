@@ -23,6 +23,8 @@ pub mod model;
 pub mod prepare;
 pub mod reader;
 #[cfg(feature = "appliance")]
+pub mod region;
+#[cfg(feature = "appliance")]
 pub mod screen;
 
 pub use class::Class;

@@ -28,6 +28,8 @@ enum Command {
     Classify(cli::classify::ClassifyArgs),
     /// Show where a finding comes from
     Explain(cli::explain::ExplainArgs),
+    /// Find the B-scan on the machine's screen and lock its place
+    Region(cli::region::RegionArgs),
     /// Measure the engines of this build
     Bench(cli::bench::BenchArgs),
     /// Say what works on this machine
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         Command::Run(args) => cli::run::run(args),
         Command::Classify(args) => cli::classify::run(args),
         Command::Explain(args) => cli::explain::run(args),
+        Command::Region(args) => cli::region::run(&args),
         Command::Bench(args) => cli::bench::run(args),
         Command::Doctor(args) => cli::doctor::run(args),
         Command::Board(args) => cli::board::run(args),

@@ -3,9 +3,13 @@
 mod buttons;
 #[cfg(target_os = "linux")]
 mod buzzer;
+#[cfg(all(feature = "fb", target_os = "linux"))]
+mod console;
 #[cfg(all(feature = "drm", target_os = "linux"))]
 mod drm;
 mod fake;
+#[cfg(all(feature = "fb", target_os = "linux"))]
+mod fb;
 #[cfg(all(feature = "gpio", target_os = "linux"))]
 mod gpio;
 #[cfg(target_os = "linux")]
@@ -24,6 +28,8 @@ pub use buzzer::Buzzer;
 #[cfg(all(feature = "drm", target_os = "linux"))]
 pub use drm::Drm;
 pub use fake::FakeBoard;
+#[cfg(all(feature = "fb", target_os = "linux"))]
+pub use fb::FrameBuffer;
 #[cfg(all(feature = "gpio", target_os = "linux"))]
 pub use gpio::{GpioButtons, GpioLights};
 #[cfg(target_os = "linux")]
@@ -80,7 +86,7 @@ pub enum BoardError {
 #[derive(Debug, thiserror::Error)]
 pub enum DisplayError {
     /// No display has this name.
-    #[error("'{0}' is no display: write png:DIR, window, drm:///dev/dri/card0 or none")]
+    #[error("'{0}' is no display: write auto, png:DIR, window, drm:///dev/dri/card0, fb:///dev/fb0 or none")]
     Unknown(String),
     /// The picture could not be written.
     #[error("{path}: the screen picture cannot be written ({reason}); check the folder and the free space")]
@@ -107,7 +113,7 @@ pub enum DisplayError {
 
 impl DisplayError {
     /// A device's failure.
-    #[cfg(all(feature = "drm", target_os = "linux"))]
+    #[cfg(all(any(feature = "drm", feature = "fb"), target_os = "linux"))]
     fn device(path: &Path, error: &std::io::Error) -> Self {
         Self::Device { path: path.into(), reason: error.to_string() }
     }
@@ -307,13 +313,40 @@ impl Display for Both {
     }
 }
 
-/// What `auto` stands for here: `window` where a desktop's `DISPLAY` is set and this build has windows, else `png:screens`.
-pub fn automatic() -> &'static str {
-    let desktop = std::env::var_os("DISPLAY").is_some_and(|name| !name.is_empty());
-    if cfg!(feature = "window") && desktop { "window" } else { "png:screens" }
+/// What `auto` stands for here, and why: a window where a desktop's `DISPLAY` is set, else the first screen that the kernel
+/// drives, else its plain frame buffer, else pictures in `screens/`.
+pub fn automatic() -> (String, String) {
+    if std::env::var_os("DISPLAY").is_some_and(|name| !name.is_empty()) && cfg!(feature = "window") {
+        return ("window".into(), "DISPLAY names a desktop".into());
+    }
+    #[allow(unused_mut, reason = "where this build has no devices")]
+    let mut none: Vec<String> = vec!["no desktop".into()];
+    #[cfg(all(feature = "drm", target_os = "linux"))]
+    {
+        let cards: Vec<PathBuf> =
+            (0..16).map(|n| format!("/dev/dri/card{n}").into()).filter(|p: &PathBuf| p.exists()).collect();
+        for card in &cards {
+            match Drm::new(card).and_then(|drm| drm.screen()) {
+                Ok(screen) => {
+                    return (format!("drm://{}", card.display()), format!("{screen} is plugged in"));
+                }
+                Err(error) => none.push(error.to_string()),
+            }
+        }
+        if cards.is_empty() {
+            none.push("no /dev/dri/card0".into());
+        }
+    }
+    #[cfg(all(feature = "fb", target_os = "linux"))]
+    match FrameBuffer::new(Path::new("/dev/fb0")) {
+        Ok(_) => return ("fb:///dev/fb0".into(), none.join("; ")),
+        Err(error) => none.push(error.to_string()),
+    }
+    ("png:screens".into(), none.join("; "))
 }
 
-/// Opens a display by its name: `png:DIR`, `window`, `drm:///dev/dri/card0` or `none`; `NAME+png:DIR` also keeps the
+/// Opens a display by its name: `png:DIR`, `window`, `drm:///dev/dri/card0`, `fb:///dev/fb0`
+/// or `none`; `NAME+png:DIR` also keeps the
 /// screens of another display as pictures.
 ///
 /// # Errors
@@ -325,6 +358,10 @@ pub fn open(uri: &str) -> Result<Box<dyn Display>, DisplayError> {
     #[cfg(all(feature = "drm", target_os = "linux"))]
     if let Some(path) = uri.strip_prefix("drm://").filter(|path| path.starts_with('/')) {
         return Ok(Box::new(Drm::new(Path::new(path))?));
+    }
+    #[cfg(all(feature = "fb", target_os = "linux"))]
+    if let Some(path) = uri.strip_prefix("fb://").filter(|path| path.starts_with('/')) {
+        return Ok(Box::new(FrameBuffer::new(Path::new(path))?));
     }
     match (uri, uri.strip_prefix("png:")) {
         ("none", _) => Ok(Box::new(Nowhere)),

@@ -5,8 +5,9 @@ use super::panel::{Panel, Wish};
 use super::worker::{Answer, Bench};
 use super::{ApplianceError, Event, Reading};
 use crate::Frame;
-use crate::capture::Signal;
+use crate::capture::{Signal, Slot};
 use crate::config::Config;
+use crate::prepare::Region;
 use crate::screen::{Screen, Shown, State, Strip, View};
 use fovea_board::{Beep, Display, DisplayError, Keeper, Lit};
 use std::sync::Arc;
@@ -31,7 +32,7 @@ pub struct Desk<'a> {
     config: &'a Config,
     model: &'a str,
     bench: Bench,
-    frames: Receiver<Arc<Frame>>,
+    frames: Slot,
     engine: Engine,
     failures: u32,
     /// Last sign of life of the source.
@@ -59,7 +60,7 @@ struct Told {
 }
 
 impl<'a> Desk<'a> {
-    pub fn new(config: &'a Config, model: &'a str, bench: Bench, frames: Receiver<Arc<Frame>>) -> Self {
+    pub fn new(config: &'a Config, model: &'a str, bench: Bench, frames: Slot) -> Self {
         let size = config.screen();
         Self {
             config,
@@ -309,12 +310,15 @@ impl<'a> Desk<'a> {
         if matches!(self.engine, Engine::Idle)
             && self.panel.frozen.is_none()
             && self.pace.rested()
-            && let Ok(frame) = self.frames.try_recv()
+            && let Some(frame) = self.frames.take(Duration::ZERO)
         {
-            self.engine = if self.bench.read(Arc::clone(&frame)) {
-                Engine::Busy(Instant::now(), frame)
-            } else {
-                Engine::Out("the engine ended; restart the appliance".into())
+            self.engine = match self.strange(&frame) {
+                Some(why) => {
+                    self.clear(State::Fault(why));
+                    Engine::Idle
+                }
+                None if self.bench.read(Arc::clone(&frame)) => Engine::Busy(Instant::now(), frame),
+                None => Engine::Out("the engine ended; restart the appliance".into()),
             };
         }
         if let Engine::Busy(since, frame) = &self.engine {
@@ -339,10 +343,16 @@ impl<'a> Desk<'a> {
             // What a source gave before it ended is read to the end.
             self.alive = Instant::now();
         }
-        if self.lost.is_none() && self.alive.elapsed() > stale * 3 / 4 {
+        if self.lost.is_none() && self.alive.elapsed() > stale * 11 / 16 {
             let silent = || "the source gives no sign of life; check it".to_owned();
             self.lose(self.ended.clone().unwrap_or_else(silent));
         }
+    }
+
+    /// Why a picture is not of the screen for which the region was set, where one was.
+    fn strange(&self, frame: &Frame) -> Option<String> {
+        let [x, y, width, height] = self.config.region?;
+        self.config.layout.as_ref()?.differs(frame, Region { x, y, width, height })
     }
 
     fn draw(&mut self, told: &Told, display: &mut dyn Display, changed: bool) -> Result<(), DisplayError> {

@@ -6,7 +6,7 @@ mod service;
 use crate::prepare::Region;
 use std::path::Path;
 use std::sync::atomic::AtomicU32;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Writes down what is shown, with the time.
 struct Recorder(Vec<(Instant, String)>);
@@ -408,4 +408,30 @@ fn stopping_is_prompt_though_source_and_engine_hang() {
     let start = Instant::now();
     Run::watch(Appliance::new(&config, "m", stuck).feed(feed), Duration::from_secs(1));
     assert!(start.elapsed() < Duration::from_secs(1) + ROOM, "{:?}", start.elapsed());
+}
+
+#[test]
+fn another_layout_of_the_machines_screen_is_a_fault() {
+    let place = tempfile::tempdir().unwrap();
+    let paint = |name: &str, around: u8| {
+        let grey = |x: u32, _: u32| image::Luma([if x < 64 { around } else { (x * 3 % 200) as u8 }]);
+        image::GrayImage::from_fn(128, 64, grey).save(place.path().join(name)).unwrap();
+    };
+    paint("a.png", 200);
+    paint("b.png", 40);
+    let frame = Frame::read(&place.path().join("a.png")).unwrap();
+    let layout = crate::region::Layout::of(&frame, Region { x: 64, y: 0, width: 64, height: 64 });
+    let source = format!("source = \"replay:{}?fps=2\"", place.path().display());
+    let config = config(&format!("{source}\nregion = [64, 0, 64, 64]\nlayout = \"{layout}\"\n"));
+    let mut said = Vec::new();
+    let classify: Classifier = Box::new(|frame| Ok(reading(frame)));
+    run(&config, "m", classify, &mut fovea_board::Nowhere, &Arc::default(), &mut |line| {
+        said.push(line.to_owned())
+    })
+    .unwrap();
+    let at = |word: &str| {
+        said.iter().position(|line| line.contains(word)).unwrap_or_else(|| panic!("{word}: {said:?}"))
+    };
+    assert!(at("a.png") < at("fault: the machine's screen looks otherwise"));
+    assert!(!said.iter().any(|line| line.contains("b.png")), "{said:?}");
 }

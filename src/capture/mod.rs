@@ -5,22 +5,21 @@
 //! none is lost and none piles up in memory.
 
 mod folder;
+mod port;
+mod record;
 mod replay;
 #[cfg(target_os = "linux")]
 mod v4l2;
+mod watch;
 
 pub use folder::Folder;
+pub use port::{Port, Signal, Slot};
+pub use record::{Recorder, save};
 pub use replay::Replay;
 #[cfg(target_os = "linux")]
-pub use v4l2::Camera;
+pub use v4l2::{Camera, convert};
 
-use crate::Frame;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{SyncSender, TrySendError};
-use std::thread;
-use std::time::{Duration, Instant};
 
 /// Why a source cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +33,14 @@ pub enum CaptureError {
     /// The source's folder is not there.
     #[error("{0}: no such folder; check --source or 'source' in fovea.toml")]
     Folder(PathBuf),
+    /// Pictures cannot be recorded.
+    #[error("{folder}: pictures cannot be recorded there ({source}); check 'record' or --record")]
+    Record {
+        /// The folder.
+        folder: PathBuf,
+        /// The system's words.
+        source: std::io::Error,
+    },
     /// A replay has nothing to play.
     #[error("{0}: no picture (jpeg, png, tiff, bmp) in the folder; give a folder with B-scans")]
     NoPicture(PathBuf),
@@ -44,98 +51,6 @@ pub trait Feed: Send {
     /// Gives pictures until there are no more or until a call of `port` returns false, which means that the appliance
     /// ended. Returns why it ended, for the screen.
     fn run(&mut self, port: &Port) -> String;
-}
-
-/// What a source says besides its pictures.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Signal {
-    /// It is at work.
-    Alive,
-    /// Something that is no picture was left out, in a line.
-    Note(String),
-    /// It cannot see pictures any more, and why.
-    Lost(String),
-    /// It has no more pictures, and why.
-    Ended(String),
-}
-
-/// A source's way to the appliance.
-pub struct Port {
-    signal: Box<dyn Fn(Signal) -> bool + Send>,
-    frames: SyncSender<Arc<Frame>>,
-    halt: Arc<AtomicBool>,
-    beat: Duration,
-}
-
-impl Port {
-    /// A port that hands signals to `signal` (false: nobody listens any more) and pictures to `frames`, until `halt` is
-    /// set; it signs at least every `beat`.
-    pub fn new(
-        signal: impl Fn(Signal) -> bool + Send + 'static,
-        frames: SyncSender<Arc<Frame>>,
-        halt: Arc<AtomicBool>,
-        beat: Duration,
-    ) -> Self {
-        Self { signal: Box::new(signal), frames, halt, beat }
-    }
-
-    /// Says something; false when the appliance ended.
-    pub fn say(&self, signal: Signal) -> bool {
-        !self.halt.load(Ordering::Relaxed) && (self.signal)(signal)
-    }
-
-    /// Sleeps with signs of life; false when the appliance ended.
-    pub fn rest(&self, time: Duration) -> bool {
-        self.wait(time, true)
-    }
-
-    /// Sleeps without a sign of life, as a source does that has lost its signal.
-    pub fn pause(&self, time: Duration) -> bool {
-        self.wait(time, false)
-    }
-
-    fn wait(&self, time: Duration, alive: bool) -> bool {
-        let end = Instant::now() + time;
-        loop {
-            if self.halt.load(Ordering::Relaxed) || (alive && !self.say(Signal::Alive)) {
-                return false;
-            }
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return true;
-            }
-            thread::sleep(left.min(self.beat));
-        }
-    }
-
-    /// True when the appliance ended.
-    pub fn ended(&self) -> bool {
-        self.halt.load(Ordering::Relaxed)
-    }
-
-    /// Hands a picture on if it can be taken now, and drops it otherwise, as a camera does that soon has a newer one;
-    /// false when the appliance ended.
-    pub fn offer(&self, frame: Frame) -> bool {
-        match self.frames.try_send(Arc::new(frame)) {
-            Ok(()) | Err(TrySendError::Full(_)) => self.say(Signal::Alive),
-            Err(TrySendError::Disconnected(_)) => false,
-        }
-    }
-
-    /// Hands a picture on, waiting until it can be taken; false when the appliance ended.
-    pub fn give(&self, frame: Frame) -> bool {
-        let mut frame = Arc::new(frame);
-        loop {
-            match self.frames.try_send(frame) {
-                Ok(()) => return self.say(Signal::Alive),
-                Err(TrySendError::Disconnected(_)) => return false,
-                Err(TrySendError::Full(back)) => frame = back,
-            }
-            if !self.rest(self.beat.min(Duration::from_millis(20))) {
-                return false;
-            }
-        }
-    }
 }
 
 /// A source by its name.

@@ -1,11 +1,14 @@
 use super::*;
+use crate::Frame;
 use std::fs;
-use std::sync::Mutex;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// A source at work, and what it gave and said.
 struct Rig {
-    frames: Receiver<Arc<Frame>>,
+    frames: Slot,
     said: Arc<Mutex<Vec<Signal>>>,
     halt: Arc<AtomicBool>,
     thread: Option<thread::JoinHandle<String>>,
@@ -13,14 +16,14 @@ struct Rig {
 
 impl Rig {
     fn start(mut feed: Box<dyn Feed>) -> Self {
-        let (give, frames) = sync_channel(1);
+        let frames = Slot::default();
         let (said, halt) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
         let list = Arc::clone(&said);
         let signal = move |signal| {
             list.lock().unwrap().push(signal);
             true
         };
-        let port = Port::new(signal, give, Arc::clone(&halt), Duration::from_millis(50));
+        let port = Port::new(signal, frames.clone(), Arc::clone(&halt), Duration::from_millis(250));
         let thread = Some(thread::spawn(move || feed.run(&port)));
         Self { frames, said, halt, thread }
     }
@@ -34,7 +37,7 @@ impl Rig {
     fn within(&self, time: Duration) -> Vec<String> {
         let end = Instant::now() + time;
         let mut names = Vec::new();
-        while let Ok(frame) = self.frames.recv_timeout(end.saturating_duration_since(Instant::now())) {
+        while let Some(frame) = self.frames.take(end.saturating_duration_since(Instant::now())) {
             names.push(Path::new(&frame.origin).file_name().unwrap().to_string_lossy().into_owned());
         }
         names
@@ -198,7 +201,7 @@ fn a_replay_plays_in_order_and_over_again() {
     assert_eq!(once.notes().len(), 1);
     let uri = format!("replay:{}?fps=50&loop=true", folder.path().display());
     let again = Rig::start(Source::parse(&uri).unwrap().feed());
-    let names: Vec<String> = again.frames.iter().take(5).map(|frame| frame.origin.clone()).collect();
+    let names: Vec<String> = (0..5).map(|_| again.frames.take(SECOND).unwrap().origin.clone()).collect();
     assert!(names[0].ends_with("a.png") && names[4].ends_with("a.png"), "{names:?}");
 }
 
@@ -241,4 +244,72 @@ fn a_disk_that_is_pulled_leaves_an_empty_folder_and_is_lost() {
     assert!(system("umount", &["--lazy"]));
     assert!(matches!(&lost, Signal::Lost(why) if why.contains("not mounted")), "{lost:?}");
     assert_eq!(back, ["b.png"]);
+}
+
+#[test]
+fn a_camera_offers_its_newest_picture_and_takes_it_back_when_the_signal_is_lost() {
+    let (frames, said) = (Slot::default(), Arc::new(Mutex::new(Vec::new())));
+    let list = Arc::clone(&said);
+    let signal = move |signal| {
+        list.lock().unwrap().push(signal);
+        true
+    };
+    let port = Port::new(signal, frames.clone(), Arc::default(), SECOND);
+    let picture = |name: &str| Frame::new(32, 32, vec![0; 32 * 32], name).unwrap();
+    for name in ["old", "newer", "newest"] {
+        assert!(port.offer(picture(name)));
+    }
+    assert_eq!(frames.take(Duration::ZERO).unwrap().origin, "newest");
+    assert!(frames.take(Duration::ZERO).is_none());
+    assert!(port.offer(picture("before the loss")) && port.lose("pulled".into()));
+    assert!(frames.take(Duration::ZERO).is_none());
+    assert_eq!(said.lock().unwrap().last(), Some(&Signal::Lost("pulled".into())));
+}
+
+#[test]
+fn what_is_recorded_can_be_replayed() {
+    let place = tempfile::tempdir().unwrap();
+    let note = |note: String| panic!("{note}");
+    let recorder = Recorder::start(place.path(), note).unwrap();
+    let frames = Slot::default();
+    let port = Port::new(|_| true, frames.clone(), Arc::default(), SECOND).record(recorder);
+    let path = Path::new("examples/bscans/phantom-cnv-1.jpeg");
+    assert!(port.give(Frame::read(path).unwrap()));
+    let given = frames.take(Duration::ZERO).unwrap();
+    let kept = || pictures(place.path()).unwrap();
+    let since = Instant::now();
+    while kept().is_empty() {
+        assert!(since.elapsed() < SECOND * 5);
+        thread::sleep(Duration::from_millis(10));
+    }
+    let rig = Rig::start(Source::parse(&format!("replay:{}", place.path().display())).unwrap().feed());
+    let back = rig.frames.take(SECOND * 5).unwrap();
+    assert_eq!((back.pixels(), back.colour()), (given.pixels(), given.colour()));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_finished_file_comes_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let rig = Rig::start(Box::new(Folder::with_pace(folder.path(), SECOND * 30)));
+    assert_eq!(rig.within(SECOND / 2), [""; 0]);
+    for (k, format) in ["jpg", "png", "tiff", "bmp"].into_iter().enumerate() {
+        let name = format!("scan.{format}");
+        let kind = image::ImageFormat::from_extension(format).unwrap();
+        let (half, path) = (folder.path().join(".half"), folder.path().join(&name));
+        // Written in place, or moved in.
+        if k % 2 == 0 {
+            fs::write(&path, bytes(k as u8, kind)).unwrap();
+        } else {
+            fs::write(&half, bytes(k as u8, kind)).unwrap();
+            fs::rename(&half, &path).unwrap();
+        }
+        assert_eq!(rig.within(SECOND), [name], "30 s before the folder is looked at");
+    }
+    // Closed too early, as by a program that writes in two goes.
+    let (path, all) = (folder.path().join("late.png"), png(9));
+    fs::write(&path, &all[..all.len() / 2]).unwrap();
+    assert_eq!(rig.within(SECOND / 2), [""; 0]);
+    fs::write(&path, &all).unwrap();
+    assert_eq!(rig.within(SECOND), ["late.png"]);
 }

@@ -6,6 +6,7 @@ pub mod classify;
 pub mod doctor;
 pub mod explain;
 pub mod model;
+pub mod region;
 pub mod run;
 
 use anyhow::Context;

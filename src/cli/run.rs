@@ -26,10 +26,14 @@ pub struct RunArgs {
     /// /dev/v4l/by-id)
     #[arg(long)]
     source: Option<String>,
-    /// Where the screen goes: auto (a window where there is a desktop, else png:screens), png:DIR, window, on
-    /// Linux a screen without a desktop, drm:///dev/dri/card0, or none; NAME+png:DIR also keeps its screens as pictures
+    /// Where the screen goes: auto (a window where there is a desktop, else a screen, else png:screens), png:DIR, window, on
+    /// Linux a screen without a desktop, drm:///dev/dri/card0 or fb:///dev/fb0, or none; NAME+png:DIR also keeps its
+    /// screens as pictures
     #[arg(long)]
     display: Option<String>,
+    /// Keep captured pictures in a folder for --source replay:DIR: at most one a second and 1 GiB, the oldest going first
+    #[arg(long, value_name = "DIR")]
+    record: Option<std::path::PathBuf>,
     /// Show the bundled synthetic B-scans, a picture in two seconds; in a window again and again
     #[arg(long, conflicts_with = "source")]
     demo: bool,
@@ -42,9 +46,11 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let mut config = args.model.config()?;
     config.source = args.source.unwrap_or(config.source);
     config.display = args.display.unwrap_or(config.display);
+    config.record = args.record.or(config.record);
     if config.display == "auto" {
-        config.display = fovea_board::automatic().into();
-        println!("display: {} (chosen by auto; --display names another)", config.display);
+        let (name, why) = fovea_board::automatic();
+        println!("display: {name}, chosen by auto: {why}; --display names another");
+        config.display = name;
     }
     if args.demo {
         let scans = super::bundled("examples/bscans", "README.md").map_err(|looked| {

@@ -21,8 +21,8 @@ pub enum Layout {
 }
 
 impl Layout {
-    /// All, the cheapest and truest first.
-    pub const ALL: [Self; 6] = [Self::Grey, Self::Nv12, Self::Yuyv, Self::Uyvy, Self::Rgb24, Self::Mjpeg];
+    /// All, the cheapest and truest first. Grey alone comes late: colour tells photographs and a card's blue from B-scans.
+    pub const ALL: [Self; 6] = [Self::Nv12, Self::Yuyv, Self::Uyvy, Self::Rgb24, Self::Grey, Self::Mjpeg];
 
     /// The names in a URI and in the kernel.
     pub fn names(self) -> (&'static str, &'static [&'static [u8; 4]]) {
@@ -98,12 +98,15 @@ pub fn frame(shape: &Shape, bytes: &[u8], origin: &str) -> Result<Frame, Convert
     let (width, height) = (shape.width as usize, shape.height as usize);
     if shape.layout == Layout::Mjpeg {
         let whole = crate::frame::jpeg::repair(bytes).map_err(ConvertError::Jpeg)?;
-        let frame = Frame::decode(&whole, origin.as_ref())?;
-        let (w, h) = (frame.width(), frame.height());
-        if (w, h) != (shape.width, shape.height) {
+        // Before it is decoded; a header that cannot be read is told by the decoder.
+        let header =
+            image::ImageReader::with_format(std::io::Cursor::new(&whole[..]), image::ImageFormat::Jpeg);
+        if let Ok((w, h)) = header.into_dimensions()
+            && (w, h) != (shape.width, shape.height)
+        {
             return Err(ConvertError::Size(w, h, shape.width, shape.height));
         }
-        return Ok(frame);
+        return Ok(Frame::decode(&whole, origin.as_ref())?);
     }
     // Before anything is multiplied or allocated.
     crate::frame::check_size(shape.width, shape.height, origin)?;
@@ -272,6 +275,63 @@ mod tests {
             prop_assert!(matches!(short, Err(ConvertError::Short { .. })), "{short:?}");
             let narrow = Shape { stride: stride - gap - 1, ..shape };
             prop_assert!(matches!(frame(&narrow, &bytes, "test"), Err(ConvertError::Stride(..))));
+        }
+    }
+
+    /// A shape in which nothing need fit.
+    fn any_shape() -> impl Strategy<Value = Shape> {
+        let side = || prop_oneof![9 => 0u32..200, 1 => any::<u32>()];
+        (0usize..6, side(), side(), prop_oneof![9 => 0u32..900, 1 => any::<u32>()], any::<[bool; 2]>())
+            .prop_map(|(kind, width, height, stride, [full, bt709])| Shape {
+                layout: Layout::ALL[kind],
+                width,
+                height,
+                stride,
+                full,
+                bt709,
+            })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #[test]
+        fn any_shape_over_any_bytes_is_answered(shape in any_shape(), length in 0usize..60_000, value: u8) {
+            if let Ok(made) = frame(&shape, &vec![value; length], "test") {
+                prop_assert_eq!((made.width(), made.height()), (shape.width, shape.height));
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(400))]
+        #[test]
+        fn damaged_jpeg_pictures_are_answered(
+            damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..12),
+            cut in any::<prop::sample::Index>(), cuts: bool, bare: bool,
+        ) {
+            let picture = image::GrayImage::from_fn(48, 40, |x, y| image::Luma([(x * y) as u8]));
+            let mut bytes = Vec::new();
+            image::codecs::jpeg::JpegEncoder::new(&mut bytes).encode_image(&picture).unwrap();
+            if bare {
+                // The tables' segments become comments.
+                for at in 0..bytes.len() - 1 {
+                    if bytes[at..at + 2] == [0xff, 0xc4] {
+                        bytes[at + 1] = 0xfe;
+                    }
+                }
+            }
+            for (at, value) in damage {
+                let at = at.index(bytes.len());
+                bytes[at] = value;
+            }
+            if cuts {
+                bytes.truncate(cut.index(bytes.len()));
+            }
+            let shape =
+                Shape { layout: Layout::Mjpeg, width: 48, height: 40, stride: 0, full: true, bt709: false };
+            if let Ok(made) = frame(&shape, &bytes, "test") {
+                prop_assert_eq!((made.width(), made.height()), (48, 40));
+            }
         }
     }
 

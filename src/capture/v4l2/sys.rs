@@ -102,7 +102,7 @@ pub struct Buffer {
     pub flags: u32,
     field: u32,
     pad: u32,
-    time: [i64; 2],
+    pub time: [i64; 2],
     code: [u32; 4],
     pub sequence: u32,
     memory: u32,
@@ -134,6 +134,30 @@ struct Input {
 pub struct Timings {
     kind: u32,
     words: [u32; 32],
+}
+
+/// `struct v4l2_frmsizeenum`: one size, or least, most and step of width, then of height.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct FrameSize {
+    index: u32,
+    pixels: u32,
+    kind: u32,
+    sides: [u32; 6],
+    reserved: [u32; 2],
+}
+
+/// `struct v4l2_frmivalenum`: one time between pictures as a fraction, or the least, most and step.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Interval {
+    index: u32,
+    pixels: u32,
+    width: u32,
+    height: u32,
+    kind: u32,
+    fractions: [u32; 6],
+    reserved: [u32; 2],
 }
 
 /// `struct v4l2_event_subscription`.
@@ -169,6 +193,8 @@ const _: () = {
     assert!(size_of::<Buffer>() == 88);
     assert!(size_of::<Input>() == 80);
     assert!(size_of::<Timings>() == 132);
+    assert!(size_of::<FrameSize>() == 44);
+    assert!(size_of::<Interval>() == 52);
     assert!(size_of::<Subscription>() == 32);
     assert!(size_of::<Event>() == 136);
 };
@@ -213,6 +239,8 @@ calls! {
     s_parm(read_write 22): StreamParm;
     enuminput(read_write 26): Input;
     g_input(read 38): u32;
+    enum_framesizes(read_write 74): FrameSize;
+    enum_frameintervals(read_write 75): Interval;
     s_dv_timings(read_write 87): Timings;
     dqevent(read 89): Event;
     subscribe_event(write 90): Subscription;
@@ -231,6 +259,37 @@ pub fn captures(file: &File) -> Result<bool, Errno> {
 pub fn formats(file: &File) -> Vec<u32> {
     let ask = |index| enum_fmt(file, Description { index, kind: CAPTURE, ..Default::default() });
     (0..64).map_while(|index| ask(index).ok()).map(|d| d.pixels).collect()
+}
+
+/// The sizes at which a device gives a format; `wish` and the largest where it takes any within bounds.
+pub fn sizes(file: &File, pixels: u32, wish: Option<(u32, u32)>) -> Vec<(u32, u32)> {
+    let ask = |index| enum_framesizes(file, FrameSize { index, pixels, ..Default::default() });
+    let list: Vec<FrameSize> = (0..256).map_while(|index| ask(index).ok()).collect();
+    let mut sizes = Vec::new();
+    for FrameSize { kind, sides, .. } in list {
+        // V4L2_FRMSIZE_TYPE_DISCRETE
+        if kind == 1 {
+            sizes.push((sides[0], sides[1]));
+            continue;
+        }
+        let fits = |side: u32, [least, most, step]: [u32; 3]| {
+            (least..=most).contains(&side) && (side - least).is_multiple_of(step.max(1))
+        };
+        let (across, down) = ([sides[0], sides[1], sides[2]], [sides[3], sides[4], sides[5]]);
+        sizes.extend(wish.filter(|(width, height)| fits(*width, across) && fits(*height, down)));
+        sizes.push((across[1], down[1]));
+    }
+    sizes
+}
+
+/// Most pictures a second of a format and size; none where the device does not say.
+pub fn rate(file: &File, pixels: u32, (width, height): (u32, u32)) -> Option<f64> {
+    let ask =
+        |index| enum_frameintervals(file, Interval { index, pixels, width, height, ..Default::default() });
+    let list = (0..256).map_while(|index| ask(index).ok());
+    // The first fraction is the only one, or the shortest time of a range.
+    let rates = list.map(|interval| f64::from(interval.fractions[1]) / f64::from(interval.fractions[0]));
+    rates.filter(|rate| rate.is_finite()).reduce(f64::max)
 }
 
 fn format(pix: PixFormat) -> Format {

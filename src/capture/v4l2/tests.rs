@@ -1,17 +1,19 @@
 use super::*;
+use crate::capture::{Signal, Slot};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
+use std::time::Instant;
 
 #[test]
 fn names_and_wishes_are_read() {
     let camera = Camera::parse("///dev/v4l/by-id/usb-X-index0?size=1280x720&format=mjpeg&fps=29.97").unwrap();
     assert_eq!(camera.path, PathBuf::from("/dev/v4l/by-id/usb-X-index0"));
     assert_eq!(
-        (camera.size, camera.layout, camera.fps),
+        (camera.wish.size, camera.wish.layout, camera.wish.fps),
         (Some((1280, 720)), Some(Layout::Mjpeg), Some(29.97))
     );
-    assert_eq!(Camera::parse("/dev/video3").unwrap().size, None);
+    assert_eq!(Camera::parse("/dev/video3").unwrap().wish, Wish::default());
     for wrong in [
         "video0",
         "//dev",
@@ -52,10 +54,14 @@ fn no_signal_has_a_reason() {
 
 /// What a feed says first, and that it ends when told to.
 fn first(path: &str) -> Signal {
-    let (give, _frames) = sync_channel(1);
     let (tell, said) = sync_channel(100);
     let halt = Arc::new(AtomicBool::new(false));
-    let port = Port::new(move |s| tell.send(s).is_ok(), give, Arc::clone(&halt), Duration::from_millis(50));
+    let port = Port::new(
+        move |s| tell.send(s).is_ok(),
+        Slot::default(),
+        Arc::clone(&halt),
+        Duration::from_millis(250),
+    );
     let mut feed = Camera::parse(path).unwrap();
     let thread = std::thread::spawn(move || feed.run(&port));
     let signal = said.recv_timeout(Duration::from_secs(5)).unwrap();

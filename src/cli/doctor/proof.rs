@@ -1,7 +1,7 @@
 //! `fovea doctor --self-test`: the whole way of a picture, proved on what the appliance would use.
 
 use super::{BROKEN, WORKS, say};
-use fovea::capture::{Port, Signal, Source};
+use fovea::capture::{Port, Signal, Slot, Source};
 use fovea::config::Config;
 use fovea::engine;
 use fovea::model::Package;
@@ -47,10 +47,10 @@ fn answers(config: &Config) -> Result<String, String> {
 /// The display takes a screen.
 fn draws(config: &Config) -> Result<String, String> {
     let name = match config.display.as_str() {
-        "auto" => fovea_board::automatic(),
-        name => name,
+        "auto" => fovea_board::automatic().0,
+        name => name.to_owned(),
     };
-    let mut display = fovea_board::open(name).map_err(|error| error.to_string())?;
+    let mut display = fovea_board::open(&name).map_err(|error| error.to_string())?;
     let size = config.screen();
     let mut screen = Screen::new(size.width, size.height);
     let view = View { state: State::Starting, shown: None, model: "self-test", strip: Strip::default() };
@@ -63,14 +63,14 @@ fn gives(config: &Config) -> Result<String, String> {
     let source = Source::parse(&config.source).map_err(|error| error.to_string())?;
     let mut feed = source.feed();
     let (signals, heard) = sync_channel(64);
-    let (give, frames) = sync_channel(1);
+    let frames = Slot::default();
     let halt = Arc::new(AtomicBool::new(false));
     let say = move |signal| {
         // Signs that nobody waits for need not be kept.
         let _ = signals.try_send(signal);
         true
     };
-    let port = Port::new(say, give, Arc::clone(&halt), Duration::from_millis(100));
+    let port = Port::new(say, frames.clone(), Arc::clone(&halt), Duration::from_secs(1));
     let body = move || feed.run(&port);
     // Not joined: a driver may hold it.
     std::thread::Builder::new().name("source".into()).spawn(body).map_err(|error| error.to_string())?;
@@ -86,7 +86,7 @@ fn gives(config: &Config) -> Result<String, String> {
             break false;
         }
     };
-    let frame = frames.recv_timeout(Duration::from_secs(1)).ok();
+    let frame = frames.take(Duration::from_secs(1));
     halt.store(true, Ordering::Relaxed);
     match (end, frame) {
         (_, Some(frame)) => {

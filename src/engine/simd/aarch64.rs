@@ -94,11 +94,11 @@ unsafe fn finish(tile: &Tile, row: usize, sums: [int32x4_t; 4]) {
         let high = vqmovn_high_s32(vqmovn_s32(whole[2]), whole[3]);
         let bytes = vqmovun_high_s16(vqmovun_s16(low), high);
         if tile.width >= 16 {
-            vst1q_u8(tile.out[row], bytes);
+            vst1q_u8(tile.out(row), bytes);
         } else {
             let mut all = [0u8; 16];
             vst1q_u8(all.as_mut_ptr(), bytes);
-            std::ptr::copy_nonoverlapping(all.as_ptr(), tile.out[row], tile.width);
+            std::ptr::copy_nonoverlapping(all.as_ptr(), tile.out(row), tile.width);
         }
     }
 }
@@ -190,7 +190,7 @@ unsafe fn neon<const ROWS: usize, const DEPTH: usize>(tile: &Tile) {
         let mut acc = [[vdupq_n_s32(0); 8]; ROWS];
         let mut weight = tile.weight;
         for tap in 0..tile.taps {
-            let rows: [*const u8; ROWS] = std::array::from_fn(|r| tile.rows[tap * ROWS + r]);
+            let rows: [*const u8; ROWS] = tile.rows::<ROWS, false>(tap);
             let mut q = 0;
             while q + 4 <= tile.quads {
                 let bytes: [int32x4_t; ROWS] =
@@ -260,7 +260,7 @@ unsafe fn dot_product<const ROWS: usize>(tile: &Tile) {
         let mut acc = [bias; ROWS];
         let mut weight = tile.weight;
         for tap in 0..tile.taps {
-            let rows: [*const u8; ROWS] = std::array::from_fn(|r| tile.rows[tap * ROWS + r]);
+            let rows: [*const u8; ROWS] = tile.rows::<ROWS, false>(tap);
             let mut q = 0;
             while q + 4 <= tile.quads {
                 let a: [int8x16_t; ROWS] = std::array::from_fn(|r| quads(rows[r].add(4 * q)));

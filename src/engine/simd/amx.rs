@@ -7,7 +7,7 @@
 //! side by side, so that K is padded to 64 once a row. Beyond a tensor's last channel or pixel tiles read what is there: its weights are 0, or its sums are
 //! not written.
 
-use super::job::{Job, tap};
+use super::job::Job;
 use super::packing::Packed;
 use super::{BEYOND, PANEL};
 use std::arch::asm;
@@ -233,9 +233,11 @@ unsafe fn gather(job: &Job, pixels: std::ops::Range<usize>, patches: &mut [u8], 
                         // SAFETY: as above, for each tap.
                         unsafe {
                             let to = to.add(kx * channels);
-                            match tap(from, window, oy, ox, ky * kw + kx) {
-                                Some(place) => copy(start.add(place), to, channels),
-                                None => zero(to, channels),
+                            let x = left.wrapping_add(kx);
+                            if x < w {
+                                copy(start.add(from.place + (y * w + x) * from.step), to, channels);
+                            } else {
+                                zero(to, channels);
                             }
                         }
                     }

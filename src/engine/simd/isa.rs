@@ -86,6 +86,11 @@ impl Isa {
         }
     }
 
+    /// The kernel adds a tap's offset to a row's pointer. With few rows in a tile that costs more than pointers for each tap.
+    pub(super) fn follows_offsets(self) -> bool {
+        self == Isa::Avx512Vnni
+    }
+
     /// Inputs of one output side by side in a block of packed weights.
     pub(super) fn inputs(self) -> usize {
         if self == Isa::I8mm { 8 } else { 4 }

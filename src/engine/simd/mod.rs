@@ -25,7 +25,7 @@ use super::{Engine, EngineError, Output, scalar};
 use crate::prepare::NetworkInput;
 pub use isa::Isa;
 use job::{Job, Scratch, Tile};
-use packing::Packed;
+use packing::{Block, Packed};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use team::Team;
@@ -201,6 +201,18 @@ impl Simd {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the CPU has AMX, or `isa` would be another.
             let _tiles = (isa == Isa::Amx).then(|| unsafe { amx::Tiles::take() });
+            let job = |number: usize| {
+                let (Step::Convolution(conv), Some(packed)) = (&plan.steps[number], &packed[number]) else {
+                    return None;
+                };
+                let (from, to) = plan.steps[number].tensors();
+                Some(Job { conv, packed, from: &plan.tensors[from], to: &plan.tensors[to], arena, isa })
+            };
+            let ahead = |number: usize| {
+                (number + 1..plan.steps.len())
+                    .find_map(job)
+                    .map_or(&[][..], |job| job.weights(thread, threads))
+            };
             let mut number = 0;
             for (wave, count) in waves.iter().enumerate() {
                 for number in number..number + count {
@@ -209,7 +221,8 @@ impl Simd {
                     let (from, to) = (&plan.tensors[from], &plan.tensors[to]);
                     // A thread's share is the same part of the picture in all steps and runs, so that most of what it reads
                     // lies in its own cache; then it helps with what others have left.
-                    let each = |pieces: usize, work: &mut dyn FnMut(usize)| {
+                    let each = |pieces: usize, work: &mut dyn FnMut(usize, &[Block])| {
+                        let ahead = ahead(number);
                         for owner in (0..threads).map(|k| (thread + k) % threads) {
                             let (first, last) = (pieces * owner / threads, pieces * (owner + 1) / threads);
                             loop {
@@ -218,17 +231,24 @@ impl Simd {
                                 if first + taken >= last {
                                     break;
                                 }
-                                work(first + taken);
+                                // A thread's own pieces fetch, each its part, what it will read for the next layer.
+                                let part = |k: usize| ahead.len() * k / (last - first);
+                                let own = if owner == thread { part(taken)..part(taken + 1) } else { 0..0 };
+                                work(first + taken, &ahead[own]);
                             }
                         }
                     };
                     match (step, packed) {
                         (Step::Convolution(conv), Some(packed)) => {
                             let job = Job { conv, packed, from, to, arena, isa };
-                            each(job.pieces(threads), &mut |piece| job.run(piece, threads, &mut scratch));
+                            each(job.pieces(threads), &mut |piece, ahead| {
+                                job.run(piece, ahead, threads, &mut scratch);
+                            });
                         }
                         (Step::Pool(p), _) => {
-                            each(to.shape[0], &mut |row| pools::pool_rows(p, from, to, arena, row, row + 1));
+                            each(to.shape[0], &mut |row, _| {
+                                pools::pool_rows(p, from, to, arena, row, row + 1)
+                            });
                         }
                         (Step::Convolution(_), None) => {}
                     }

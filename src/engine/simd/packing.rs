@@ -12,9 +12,13 @@ pub struct Packed {
     pub weight: Vec<Block>,
     pub bias: Vec<i32>,
     pub multiplier: Vec<f32>,
+    /// All multipliers are below 1, so that no scaled sum leaves 32 bits.
+    #[cfg(target_arch = "x86_64")]
+    pub small: bool,
     /// Quads of inputs a tap; of the whole patch where it is gathered.
     pub quads: usize,
-    /// Taps that the kernel walks over: 1 where the patch is gathered, rows of the window for AMX.
+    /// Taps that the kernel walks over: 1 where the patch is gathered, rows of the window for AMX and where a row's inputs
+    /// lie side by side.
     pub taps: usize,
     pub gathered: bool,
     /// Blocks of a panel.
@@ -23,6 +27,9 @@ pub struct Packed {
     /// both fit a sum of 16 bits.
     #[cfg(target_arch = "x86_64")]
     pub fours: Vec<bool>,
+    /// Entries of `fours` a panel.
+    #[cfg(target_arch = "x86_64")]
+    pub pairs: usize,
     /// Products that fit a sum of 16 bits, for NEON.
     #[cfg(target_arch = "aarch64")]
     pub depth: usize,
@@ -42,13 +49,16 @@ impl Packed {
         let direct = conv.window.stride == [1, 1]
             && conv.window.padding == [0; 4]
             && (taps == 1 || conv.window.kernel[1] * channels >= 48 && from.step == channels);
-        let gathered = if isa == Isa::Amx { !direct } else { !channels.is_multiple_of(4) };
+        // Taps of a kernel row lie side by side where no pad comes between them.
+        let aside = conv.window.padding == [0; 4] && from.step == channels;
+        let gathered = if isa == Isa::Amx { !direct } else { !aside && !channels.is_multiple_of(4) };
         let [rows, columns] = conv.window.kernel;
         let (taps, channels) = match isa {
-            // Taps of a kernel row lie side by side; a short row is not worth tiles of its own.
+            // A short row is not worth tiles of its own.
             Isa::Amx if columns * channels >= 48 => (rows, columns * channels),
             Isa::Amx => (1, taps * channels),
             _ if gathered => (1, taps * channels),
+            _ if aside => (rows, columns * channels),
             _ => (taps, channels),
         };
         let (quads, panels) = (channels.div_ceil(4), outputs.div_ceil(PANEL));
@@ -75,7 +85,11 @@ impl Packed {
         #[cfg(target_arch = "x86_64")]
         let fours = if isa == Isa::Avx2 { fours(&weight, blocks) } else { Vec::new() };
         Self {
+            #[cfg(target_arch = "x86_64")]
+            small: multiplier.iter().all(|m| *m < 1.0),
             weight,
+            #[cfg(target_arch = "x86_64")]
+            pairs: fours.len() / panels.max(1),
             #[cfg(target_arch = "x86_64")]
             fours,
             bias,

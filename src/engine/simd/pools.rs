@@ -1,8 +1,8 @@
 //! Pools with requantisation.
 
-use super::job::tap;
 use super::{Arena, TAPS};
 use crate::engine::plan::{Pool, PoolKind, Tensor};
+use std::ops::Range;
 
 /// Computes rows `first..last` of a pool.
 pub fn pool_rows(pool: &Pool, from: &Tensor, to: &Tensor, arena: Arena, first: usize, last: usize) {
@@ -30,14 +30,17 @@ fn pool_rows_any<const AVX2: bool>(
     last: usize,
 ) {
     let [_, ow, channels] = to.shape;
-    let kernel = pool.window.kernel[0] * pool.window.kernel[1];
     for oy in first..last {
         for ox in 0..ow {
             let mut places = [0usize; TAPS];
             let mut count = 0;
-            for place in (0..kernel.min(TAPS)).filter_map(|k| tap(from, &pool.window, oy, ox, k)) {
-                places[count] = place;
-                count += 1;
+            // The part of the window that lies on the picture.
+            let across = inside(pool, 1, ox, from.shape[1]);
+            for y in inside(pool, 0, oy, from.shape[0]) {
+                for x in across.clone() {
+                    places[count] = from.place + (y * from.shape[1] + x) * from.step;
+                    count += 1;
+                }
             }
             let multiplier = match pool.kind {
                 PoolKind::Max => pool.multiplier,
@@ -48,7 +51,7 @@ fn pool_rows_any<const AVX2: bool>(
             #[cfg(target_arch = "x86_64")]
             if AVX2 {
                 while c + 32 <= channels {
-                    // SAFETY: the CPU has AVX2; `tap` gives pixels of the input tensor, which has at least `c + 32` channels
+                    // SAFETY: the CPU has AVX2; the places are pixels of the input tensor, which has at least `c + 32` channels
                     // and lies in the arena; the output's bytes belong to this task alone.
                     unsafe { pool_32(pool.kind, &places[..count], to_place + c, c, multiplier, arena) };
                     c += 32;
@@ -65,6 +68,14 @@ fn pool_rows_any<const AVX2: bool>(
             }
         }
     }
+}
+
+/// The rows (`axis` 0) or columns (1) of a picture with `length` of them that an output's window covers.
+#[inline(always)]
+fn inside(pool: &Pool, axis: usize, output: usize, length: usize) -> Range<usize> {
+    let window = &pool.window;
+    let (first, pad) = (output * window.stride[axis], window.padding[axis]);
+    first.saturating_sub(pad)..(first + window.kernel[axis]).saturating_sub(pad).min(length)
 }
 
 /// Pools 32 channels from channel `c` of one output pixel: even and odd channels apart in words.
@@ -128,7 +139,7 @@ fn pool_chunk<const WIDTH: usize>(
 ) {
     let mut sums = [0u16; WIDTH];
     for &place in places {
-        // SAFETY: `tap` gives a pixel of the input tensor, which has at least `c + WIDTH` channels and lies in the arena; no
+        // SAFETY: the place is a pixel of the input tensor, which has at least `c + WIDTH` channels and lies in the arena; no
         // task of this step writes it.
         let bytes: [u8; WIDTH] =
             unsafe { arena.start().add(place + c).cast::<[u8; WIDTH]>().read_unaligned() };

@@ -62,12 +62,17 @@ unsafe fn avx512<const ROWS: usize, const PANELS: usize>(tile: &Tile) {
                 *sum = _mm512_loadu_si512(tile.bias.add(16 * p).cast());
             }
         }
-        let mut weight = tile.weight;
+        let (mut weight, mut ahead) = (tile.weight, tile.ahead);
         for tap in 0..tile.taps {
-            let rows: [*const u8; ROWS] = std::array::from_fn(|r| tile.rows[tap * ROWS + r]);
+            let rows: [*const u8; ROWS] = tile.rows::<ROWS, true>(tap);
             for q in 0..tile.quads {
                 let w: [__m512i; PANELS] =
                     std::array::from_fn(|p| _mm512_load_si512(weight.add(p * tile.panel).cast()));
+                for p in 0..PANELS {
+                    _mm_prefetch::<_MM_HINT_T0>(weight.wrapping_add(p * tile.panel + 1024));
+                }
+                _mm_prefetch::<_MM_HINT_T1>(ahead);
+                ahead = ahead.wrapping_add(tile.advance);
                 for r in 0..ROWS {
                     let a = _mm512_set1_epi32(quad(rows[r].add(4 * q)));
                     for p in 0..PANELS {
@@ -84,23 +89,45 @@ unsafe fn avx512<const ROWS: usize, const PANELS: usize>(tile: &Tile) {
                 _mm512_store_si512(sums[r][p].0.as_mut_ptr().cast(), acc[r][p]);
             }
         }
-        let zero = _mm512_setzero_si512();
-        for p in 0..PANELS {
-            let multiplier = _mm512_loadu_ps(tile.multiplier.add(16 * p));
-            let width = tile.width.saturating_sub(16 * p).min(16);
-            for r in 0..ROWS {
-                let sum = _mm512_load_si512(sums[r][p].0.as_ptr().cast());
-                let scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), multiplier);
+        let multiplier: [__m512; PANELS] =
+            std::array::from_fn(|p| _mm512_loadu_ps(tile.multiplier.add(16 * p)));
+        let scaled = |at: usize| {
+            let (r, p) = (at / PANELS, at % PANELS);
+            if r >= ROWS {
+                return _mm512_setzero_si512();
+            }
+            let sum = _mm512_load_si512(sums[r][p].0.as_ptr().cast());
+            let mut scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), multiplier[p]);
+            if !tile.small {
                 // Beyond 32 bits the conversion gives the lowest number; bounded before it, large values stay large.
-                let scaled = _mm512_min_ps(scaled, _mm512_set1_ps(255.0));
-                let whole = _mm512_max_epi32(_mm512_cvtps_epi32(scaled), zero);
-                let bytes = _mm512_cvtusepi32_epi8(whole);
-                if width == 16 {
-                    _mm_storeu_si128(tile.out[r].add(16 * p).cast(), bytes);
-                } else {
-                    let mut all = [0u8; 16];
-                    _mm_storeu_si128(all.as_mut_ptr().cast(), bytes);
-                    std::ptr::copy_nonoverlapping(all.as_ptr(), tile.out[r].add(16 * p), width);
+                scaled = _mm512_min_ps(scaled, _mm512_set1_ps(255.0));
+            }
+            _mm512_cvtps_epi32(scaled)
+        };
+        // Packing saturates, to signed 16 bits and then to unsigned bytes, within lanes of 128 bits: four sums become four
+        // bytes of each in every lane, and the permutation puts what belongs together into one lane.
+        let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+        for first in (0..ROWS * PANELS).step_by(4) {
+            let low = _mm512_packs_epi32(scaled(first), scaled(first + 1));
+            let high = _mm512_packs_epi32(scaled(first + 2), scaled(first + 3));
+            let bytes = _mm512_permutexvar_epi32(order, _mm512_packus_epi16(low, high));
+            let row = first / PANELS;
+            if PANELS == 2 && tile.width == 32 {
+                _mm256_storeu_si256(tile.out(row).cast(), _mm512_castsi512_si256(bytes));
+                if row + 1 < ROWS {
+                    _mm256_storeu_si256(tile.out(row + 1).cast(), _mm512_extracti64x4_epi64::<1>(bytes));
+                }
+                continue;
+            }
+            let mut all = [0u8; 64];
+            _mm512_storeu_si512(all.as_mut_ptr().cast(), bytes);
+            for (lane, all) in all.chunks_exact(16).enumerate() {
+                let (row, panel) = ((first + lane) / PANELS, (first + lane) % PANELS);
+                let width = tile.width.saturating_sub(16 * panel).min(16);
+                if row < ROWS && width == 16 {
+                    std::ptr::copy_nonoverlapping(all.as_ptr(), tile.out(row).add(16 * panel), 16);
+                } else if row < ROWS {
+                    std::ptr::copy_nonoverlapping(all.as_ptr(), tile.out(row).add(16 * panel), width);
                 }
             }
         }
@@ -125,11 +152,11 @@ unsafe fn finish(tile: &Tile, row: usize, sums: [__m256i; 2]) {
         let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(whole[0], whole[1]));
         let bytes = _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
         if tile.width >= 16 {
-            _mm_storeu_si128(tile.out[row].cast(), bytes);
+            _mm_storeu_si128(tile.out(row).cast(), bytes);
         } else {
             let mut all = [0u8; 16];
             _mm_storeu_si128(all.as_mut_ptr().cast(), bytes);
-            std::ptr::copy_nonoverlapping(all.as_ptr(), tile.out[row], tile.width);
+            std::ptr::copy_nonoverlapping(all.as_ptr(), tile.out(row), tile.width);
         }
     }
 }
@@ -144,7 +171,7 @@ macro_rules! kernel {
                 let mut acc = [[half(0), half(1)]; ROWS];
                 let mut weight = tile.weight;
                 for tap in 0..tile.taps {
-                    let rows: [*const u8; ROWS] = std::array::from_fn(|r| tile.rows[tap * ROWS + r]);
+                    let rows: [*const u8; ROWS] = tile.rows::<ROWS, false>(tap);
                     for q in 0..tile.quads {
                         let w: [__m256i; 2] =
                             std::array::from_fn(|h| _mm256_load_si256(weight.add(32 * h).cast()));
@@ -176,7 +203,7 @@ unsafe fn avx2<const ROWS: usize>(tile: &Tile) {
         let mut acc = [[half(0), half(1)]; ROWS];
         let (mut weight, mut fours) = (tile.weight, tile.fours);
         for tap in 0..tile.taps {
-            let rows: [*const u8; ROWS] = std::array::from_fn(|r| tile.rows[tap * ROWS + r]);
+            let rows: [*const u8; ROWS] = tile.rows::<ROWS, false>(tap);
             let mut q = 0;
             while q + 2 <= tile.quads {
                 if *fours {

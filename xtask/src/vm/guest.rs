@@ -96,13 +96,6 @@ fn loopback(place: &Path) -> anyhow::Result<PathBuf> {
     Ok(built)
 }
 
-/// A picture as the bytes of a capture device: Y U Y V in limited range, without colour.
-fn yuyv(picture: &Path) -> anyhow::Result<Vec<u8>> {
-    let grey = image::open(picture)?.to_luma8();
-    let luma = |v: &u8| (16.0 + f64::from(*v) * 219.0 / 255.0).round() as u8;
-    Ok(grey.as_raw().iter().flat_map(|v| [luma(v), 128]).collect())
-}
-
 fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     if let Some(folder) = to.parent() {
         std::fs::create_dir_all(folder)?;
@@ -176,8 +169,11 @@ pub fn prepare(root: &Path, place: &Path) -> anyhow::Result<Guest> {
     for class in ["cnv", "dme", "drusen", "normal"] {
         let picture = root.join(format!("examples/bscans/phantom-{class}-1.jpeg"));
         std::fs::create_dir_all(files.join("feed"))?;
-        std::fs::write(files.join(format!("feed/{class}.yuyv")), yuyv(&picture)?)?;
+        std::fs::write(files.join(format!("feed/{class}.yuyv")), super::golden::yuyv(&picture)?)?;
     }
+    let whole = super::golden::jpeg(&root.join("examples/bscans/phantom-cnv-1.jpeg"))?;
+    std::fs::write(files.join("feed/whole.jpeg"), &whole)?;
+    std::fs::write(files.join("feed/bare.jpeg"), super::golden::without_tables(&whole)?)?;
     for folder in ["proc", "sys", "dev", "tmp", "out"] {
         std::fs::create_dir_all(files.join(folder))?;
     }

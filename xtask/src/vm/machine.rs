@@ -116,7 +116,10 @@ pub fn run(
         .arg("-initrd")
         .arg(&guest.files)
         .arg("-append")
-        .arg(format!("console=ttyS0 panic=-1 loglevel=3 scenario={name} replugs={}", args.replugs))
+        .arg(format!(
+            "console=ttyS0 panic=-1 loglevel=3 scenario={name} replugs={} classes={}",
+            args.replugs, args.classes
+        ))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped());
     let mut machine =

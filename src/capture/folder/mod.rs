@@ -1,9 +1,12 @@
 //! A folder into which another program exports pictures.
 
+#[cfg(target_os = "linux")]
+mod notice;
+
 use super::{Feed, Port, Signal, pictures};
 use crate::Frame;
 use sha2::{Digest, Sha256};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -49,7 +52,8 @@ impl Known {
     }
 }
 
-/// Gives every picture that comes into a folder once, the oldest first. What it remembers of a file is its name, stamp
+/// Gives every picture that comes into a folder once, the oldest first: at once where the system says that a file is
+/// finished, else when it was still for a while. What it remembers of a file is its name, stamp
 /// and hash: pictures are read one at a time, when they can be taken.
 pub struct Folder {
     folder: PathBuf,
@@ -58,6 +62,10 @@ pub struct Folder {
     first: bool,
     known: HashMap<PathBuf, Known>,
     queue: VecDeque<PathBuf>,
+    #[cfg(target_os = "linux")]
+    notice: Option<notice::Notice>,
+    /// Files that the system says are finished.
+    finished: HashSet<PathBuf>,
 }
 
 impl Folder {
@@ -75,6 +83,9 @@ impl Folder {
             first: true,
             known: HashMap::new(),
             queue: VecDeque::new(),
+            #[cfg(target_os = "linux")]
+            notice: None,
+            finished: HashSet::new(),
         }
     }
 
@@ -99,7 +110,8 @@ impl Folder {
             if (new || known.stamp != stamp) && known.phase != Phase::Queued {
                 known.stamp = stamp;
                 known.tries = 0;
-                known.phase = Phase::Settling(if known.young() { now + self.look.mul_f32(0.8) } else { now });
+                let settles = known.young() && !self.finished.contains(path);
+                known.phase = Phase::Settling(if settles { now + self.look.mul_f32(0.8) } else { now });
             }
             if matches!(known.phase, Phase::Settling(when) if when <= now) {
                 known.phase = Phase::Queued;
@@ -107,12 +119,35 @@ impl Folder {
             }
         }
         self.first = false;
+        self.finished.clear();
         settled.sort();
         self.queue.extend(settled.into_iter().map(|(_, path)| path));
         if self.known.len() > list.len() + REMEMBERED {
             self.known.retain(|path, known| known.phase == Phase::Queued || list.binary_search(path).is_ok());
         }
         Ok(())
+    }
+
+    /// Waits for the next file, a quarter of the time between two looks; true when one is finished.
+    #[cfg(target_os = "linux")]
+    fn wait(&mut self, port: &Port) -> bool {
+        if self.notice.is_none() {
+            self.notice = notice::Notice::new(&self.folder);
+        }
+        let time = (self.look / 4).min(port.beat());
+        let Some(notice) = &self.notice else {
+            port.pause(time);
+            return false;
+        };
+        let names = notice.finished(time);
+        self.finished.extend(names.iter().map(|name| self.folder.join(name)));
+        !names.is_empty()
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn wait(&mut self, port: &Port) -> bool {
+        port.pause((self.look / 4).min(port.beat()));
+        false
     }
 
     /// Reads a file whose turn has come: a picture, a note, or nothing (yet).
@@ -176,6 +211,11 @@ impl Feed for Folder {
             if looked.is_none_or(|at| at.elapsed() >= self.look) {
                 if let Err(why) = self.look() {
                     looked = None;
+                    // The watch is on the folder that went.
+                    #[cfg(target_os = "linux")]
+                    {
+                        self.notice = None;
+                    }
                     if !port.say(Signal::Lost(why)) || !port.pause(self.look / 2) {
                         return over();
                     }
@@ -189,7 +229,12 @@ impl Feed for Folder {
                     Some(Err(note)) => port.say(Signal::Note(note)),
                     None => port.say(Signal::Alive),
                 },
-                None => port.rest(self.look / 4),
+                None => {
+                    if self.wait(port) {
+                        looked = None;
+                    }
+                    port.say(Signal::Alive)
+                }
             };
             if !on {
                 return over();
