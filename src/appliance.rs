@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::thread;
+use std::time::Duration;
 use worker::{Answer, Bench};
 
 /// What the classifier says about a picture.
@@ -44,6 +45,8 @@ pub struct Reading {
     pub place: Region,
     /// The engine that answered.
     pub engine: String,
+    /// Why a better engine did not answer; may be empty.
+    pub note: String,
     /// Its time in milliseconds.
     pub millis: f32,
 }

@@ -1,5 +1,6 @@
 //! `fovea.toml`: typed, unknown keys refused, errors with file, line and column.
 
+use crate::engine::Options;
 use crate::region::Layout;
 use fovea_board::Profile;
 use serde::Deserialize;
@@ -21,6 +22,8 @@ pub struct Config {
     pub engine: String,
     /// Keeps captured pictures in this folder: at most one a second, and 1 GiB, the oldest going first.
     pub record: Option<PathBuf>,
+    /// How `auto` looks after an NVIDIA device.
+    pub gpu: Gpu,
     /// The B-scan's place in a larger picture: x, y, width, height in pixels.
     pub region: Option<[u32; 4]>,
     /// The look of the screen around the region, written by `fovea region`; another look is a fault.
@@ -45,6 +48,7 @@ impl Default for Config {
             model: None,
             engine: "auto".into(),
             record: None,
+            gpu: Gpu::default(),
             region: None,
             layout: None,
             hold: NonZeroU32::MIN,
@@ -53,6 +57,36 @@ impl Default for Config {
             size: None,
             board: Profile::default(),
         }
+    }
+}
+
+/// The section `[gpu]`; the engine `auto` alone uses it.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Gpu {
+    /// Seconds after which a picture has hung: the processor answers it.
+    pub answer_within: Seconds,
+    /// Seconds of rest before a device that failed is tried again; doubles with each failure, up to ten minutes.
+    pub retry_after: Seconds,
+    /// Seconds after which a device reads the golden picture again before the next of the operator's.
+    pub prove_every: Seconds,
+}
+
+impl Default for Gpu {
+    fn default() -> Self {
+        let Options { limit, retry, prove } = Options::default();
+        let [answer_within, retry_after, prove_every] =
+            [limit, retry, prove].map(|time| Seconds(time.as_secs_f64()));
+        Self { answer_within, retry_after, prove_every }
+    }
+}
+
+impl Gpu {
+    /// As engines are opened with.
+    pub fn options(self) -> Options {
+        let [limit, retry, prove] =
+            [self.answer_within, self.retry_after, self.prove_every].map(Seconds::duration);
+        Options { limit, retry, prove }
     }
 }
 
@@ -162,12 +196,16 @@ mod tests {
         let parse = |text| Config::parse(text, Path::new("fovea.toml"));
         assert_eq!(parse("").unwrap(), Config::default());
         assert_eq!(parse("size = [480, 320]").unwrap().screen(), Size { width: 480, height: 320 });
+        assert_eq!(parse("[gpu]").unwrap().gpu.options(), Options::default());
+        let quick = parse("[gpu]\nanswer_within = 0.3").unwrap().gpu.options();
+        assert_eq!(quick.limit, Duration::from_millis(300));
         for (text, place, word) in [
             ("hold = 1\n sauce = 'x'", "fovea.toml:2:2:", "sauce"),
             ("hold = 0", "fovea.toml:1:8:", "zero"),
             ("\n\nsize = [100, 100]", "fovea.toml:3:8:", "480x320"),
             ("[board.lights]\nreddy = 'x'", "fovea.toml:2:1:", "reddy"),
             ("stale_after = 0.0", "fovea.toml:1:15:", "0.2 to 60"),
+            ("[gpu]\nretry = 5", "fovea.toml:2:1:", "retry_after"),
         ] {
             let said = parse(text).unwrap_err().to_string();
             assert!(said.starts_with(place) && said.contains(word), "{said}");

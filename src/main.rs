@@ -38,6 +38,8 @@ enum Command {
     Board(cli::board::BoardCommand),
     /// Describe and verify the model package
     Model(cli::model::ModelCommand),
+    /// Measure how the network is best cut for this machine's NVIDIA device
+    Tune(cli::tune::TuneArgs),
 }
 
 fn main() -> ExitCode {
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         Command::Doctor(args) => cli::doctor::run(args),
         Command::Board(args) => cli::board::run(args),
         Command::Model(args) => cli::model::run(args),
+        Command::Tune(args) => cli::tune::run(args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("fovea: {error:#}");

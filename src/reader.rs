@@ -29,6 +29,8 @@ pub struct Answer {
     pub place: Region,
     /// The engine's name.
     pub engine: &'static str,
+    /// Why a better engine did not answer.
+    pub note: Option<String>,
     /// The engine's time in milliseconds.
     pub millis: f32,
 }
@@ -45,12 +47,16 @@ pub enum ReadError {
 }
 
 impl Reader {
-    /// Opens the engine of that name (or `auto`) on a package; `region` is the B-scan's place in the pictures.
+    /// Opens the engine of that name (or `auto`, with the options of [`engine::Options::default`]) on a package; `region` is the B-scan's place in the pictures.
     ///
     /// # Errors
     /// See [`engine::open`].
     pub fn new(package: Arc<Package>, engine: &str, region: Option<Region>) -> Result<Self, EngineError> {
-        Ok(Self::with(Arc::clone(&package), engine::open(engine, &package)?, region))
+        Ok(Self::with(
+            Arc::clone(&package),
+            engine::open(engine, &package, &engine::Options::default())?,
+            region,
+        ))
     }
 
     /// A reader with an engine that is open already.
@@ -87,12 +93,8 @@ impl Reader {
         let manifest = &self.package.manifest;
         let Prepared { input, whole, place } = manifest.preparation.prepare(frame, self.region)?;
         let start = Instant::now();
-        let output = self.engine.run(&input)?;
+        let output = engine::answer(self.engine.as_mut(), &input)?;
         let millis = start.elapsed().as_secs_f32() * 1000.0;
-        if !output.logits.iter().chain(&output.features).all(|v| v.is_finite()) {
-            let reason = "the answer holds values that are no numbers".into();
-            return Err(EngineError::Run { engine: self.engine.name(), reason }.into());
-        }
         let statistics = Statistics::measure(frame, self.region, &whole);
         let quality = Quality::measure(&statistics, &whole);
         let distance = self.package.gate.distance(&output.features);
@@ -104,7 +106,8 @@ impl Reader {
             quality,
             distance,
         );
-        Ok(Answer { diagnosis, output, input, place, engine: self.engine.name(), millis })
+        let (engine, note) = (self.engine.name(), self.engine.note());
+        Ok(Answer { diagnosis, output, input, place, engine, note, millis })
     }
 
     /// What each position adds to the logit of a class.

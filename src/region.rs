@@ -37,6 +37,9 @@ pub fn propose(frame: &Frame) -> Vec<Region> {
     let blocks: Vec<bool> = (0..columns * rows).map(block).collect();
     // What is thin goes; what stays grows back.
     let core = inner(&blocks, (columns, rows));
+    let equal = frame.pixels().windows(2).filter(|pair| pair[0] == pair[1]).count();
+    // Without noise a flat part of the screen is flat to the bit.
+    let digital = equal * 100 > frame.pixels().len() * 15;
     let mut places: Vec<Region> = Vec::new();
     let mut seen = vec![false; core.len()];
     for start in 0..core.len() {
@@ -71,6 +74,7 @@ pub fn propose(frame: &Frame) -> Vec<Region> {
             r.start.saturating_sub(THIN) * BLOCK..((r.end + THIN) * BLOCK).min(end)
         };
         let (x, y) = refine(&rough, (width, height), grow(x, width), grow(y, height));
+        let (x, y) = if digital { extend(frame, x, y) } else { (x, y) };
         let side = |r: &Range<usize>| r.len() as u32;
         if side(&x) >= LEAST.0 && side(&y) >= LEAST.1 {
             let (left, top) = (x.start as u32, y.start as u32);
@@ -129,6 +133,34 @@ fn refine(
         (start + usize::from(start > low.start))..stop.max(start + 1)
     };
     (edges(&x, width, &column), edges(&y, height, &row))
+}
+
+/// Moves each side outwards while most pixels of the next row or column differ at all from their neighbours along it: what is
+/// dark and smooth belongs to the B-scan too.
+fn extend(frame: &Frame, mut x: Range<usize>, mut y: Range<usize>) -> (Range<usize>, Range<usize>) {
+    let (width, height) = (frame.width() as usize, frame.height() as usize);
+    let pixels = frame.pixels();
+    let row = |x: &Range<usize>, y: usize| {
+        let line = &pixels[y * width + x.start..y * width + x.end];
+        line.windows(2).filter(|pair| pair[0] != pair[1]).count() * 5 > line.len() * 2
+    };
+    let column = |y: &Range<usize>, x: usize| {
+        let changes = y.clone().skip(1).filter(|y| pixels[y * width + x] != pixels[(y - 1) * width + x]);
+        changes.count() * 5 > y.len() * 2
+    };
+    while y.start > 0 && row(&x, y.start - 1) {
+        y.start -= 1;
+    }
+    while y.end < height && row(&x, y.end) {
+        y.end += 1;
+    }
+    while x.start > 0 && column(&y, x.start - 1) {
+        x.start -= 1;
+    }
+    while x.end < width && column(&y, x.end) {
+        x.end += 1;
+    }
+    (x, y)
 }
 
 /// Cells of the screen that are compared, across and down.
@@ -276,6 +308,16 @@ mod tests {
             // The fundus is another place; the lines of type are none.
             assert!(found.len() == 2 && near(found[1].x, 20) && near(found[1].y, 120), "{found:?}");
         }
+        // A scan that is dark and smooth below: only the retina is rough.
+        let whole = screen("phantom-cnv-1.jpeg", PLACE, false);
+        let mut pixels = whole.pixels().to_vec();
+        for y in 420..PLACE.y + PLACE.height {
+            for x in PLACE.x..PLACE.x + PLACE.width {
+                pixels[(y * 1280 + x) as usize] = 10 + ((x + y) % 2) as u8;
+            }
+        }
+        let dark = Frame::new(1280, 800, pixels, "dark").unwrap();
+        assert!(propose(&dark)[0].height.abs_diff(PLACE.height) <= 4, "{:?}", propose(&dark));
         let empty = Frame::new(640, 480, vec![90; 640 * 480], "x").unwrap();
         assert!(propose(&empty).is_empty());
         let tiny = Frame::new(33, 35, (0..33 * 35).map(|i| (i * 91 % 256) as u8).collect(), "x").unwrap();

@@ -30,6 +30,7 @@ fn by_name() -> Classifier {
             map: std::array::from_fn(|i| i as f32 / 63.0),
             place: fovea::prepare::Region::whole(frame),
             engine: "fake".into(),
+            note: String::new(),
             millis: 1.0,
         })
     })

@@ -70,9 +70,8 @@ impl Shape {
         (whole && fits && row <= stride).then_some(shape)
     }
 
-    /// The bytes of a row of pixels, 3 bytes each.
+    /// Adds the bytes of a row of pixels, 3 bytes each.
     fn row(&self, rgb: &[u8], out: &mut Vec<u8>) {
-        out.clear();
         for pixel in rgb.as_chunks::<3>().0 {
             let part = |(value, (offset, length)): (&u8, &(u32, u32))| {
                 (u32::from(*value) >> (8 - length)).checked_shl(*offset).unwrap_or(0)
@@ -93,14 +92,27 @@ impl Shape {
         let pitch = width * 3;
         let (across, down) = (width.min(self.width), (new.len() / pitch.max(1)).min(self.height));
         let corner = ((self.width - across) / 2, (self.height - down) / 2);
-        let mut bytes = Vec::with_capacity(across * self.bytes);
-        for y in 0..down {
-            let line = &new[y * pitch..][..pitch];
-            if old.get(y * pitch..(y + 1) * pitch) != Some(line) {
-                self.row(&line[..across * 3], &mut bytes);
-                let at = self.start + (corner.1 + y) * self.stride + corner.0 * self.bytes;
-                write(at as u64, &bytes)?;
+        let changed = |y: usize| old.get(y * pitch..(y + 1) * pitch) != new.get(y * pitch..(y + 1) * pitch);
+        let whole = across * self.bytes == self.stride;
+        let mut bytes = Vec::new();
+        let mut y = 0;
+        while y < down {
+            if !changed(y) {
+                y += 1;
+                continue;
             }
+            let (mut first, mut end) = (y, y + 1);
+            if whole {
+                end += (end..down).take_while(|y| changed(*y)).count();
+                // A write of exactly one whole row is not shown by the buffers that Linux 6.1 makes of DRM devices.
+                if end - first == 1 {
+                    (first, end) = if end < down { (first, end + 1) } else { (first.saturating_sub(1), end) };
+                }
+            }
+            bytes.clear();
+            (first..end).for_each(|y| self.row(&new[y * pitch..][..across * 3], &mut bytes));
+            write((self.start + (corner.1 + first) * self.stride + corner.0 * self.bytes) as u64, &bytes)?;
+            y = end;
         }
         Ok(())
     }
@@ -143,9 +155,8 @@ impl FrameBuffer {
     }
 
     fn clear(&mut self) -> std::io::Result<()> {
-        let row = vec![0; self.shape.width * self.shape.bytes];
-        (0..self.shape.height)
-            .try_for_each(|y| self.file.write_all_at(&row, (self.shape.start + y * self.shape.stride) as u64))
+        let Shape { width, height, start, stride, bytes, .. } = self.shape;
+        self.file.write_all_at(&vec![0; (height - 1) * stride + width * bytes], start as u64)
     }
 }
 
@@ -183,6 +194,7 @@ mod tests {
         let mut out = Vec::new();
         shape(16, RGB565).unwrap().row(&[255, 0, 0, 0, 255, 8], &mut out);
         assert_eq!(out, [0xf800u16.to_ne_bytes(), 0x07e1u16.to_ne_bytes()].concat());
+        out.clear();
         shape(32, XRGB).unwrap().row(&[1, 2, 3], &mut out);
         assert_eq!(out, 0x0001_0203u32.to_ne_bytes());
         assert!(shape(8, XRGB).is_none() && shape(15, RGB565).is_none());
@@ -209,6 +221,25 @@ mod tests {
         old[7] = 99;
         assert_eq!(places(&old, &new, 2), [(22, 4)]);
         assert_eq!(places(&new, &new, 2), []);
+        // Rows without a gap go in one piece, and never one alone.
+        let dense = Shape { stride: 8, ..shape };
+        let runs = |old: &[u8], new: &[u8]| {
+            let mut runs = Vec::new();
+            let note = |at, bytes: &[u8]| {
+                runs.push((at, bytes.len()));
+                Ok(())
+            };
+            dense.draw(old, new, 4, note).unwrap();
+            runs
+        };
+        let full: Vec<u8> = (0..4 * 3 * 3).collect();
+        let but = |y: usize| {
+            let mut old = full.clone();
+            old[y * 12] ^= 1;
+            old
+        };
+        assert_eq!(runs(&[], &full), [(0, 24)]);
+        assert_eq!((runs(&but(0), &full), runs(&but(2), &full)), (vec![(0, 16)], vec![(8, 16)]));
         // Larger than the screen.
         assert_eq!(places(&[], &[9; 9 * 5 * 3], 9), [(0, 8), (20, 8), (40, 8)]);
     }

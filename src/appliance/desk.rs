@@ -257,8 +257,9 @@ impl<'a> Desk<'a> {
 
     fn publish(&mut self, frame: Arc<Frame>, reading: Reading, say: &mut dyn FnMut(&str)) {
         let best = reading.probabilities[reading.class.index()];
+        let note = if reading.note.is_empty() { String::new() } else { format!(" · {}", reading.note) };
         let line = format!(
-            "{}: {} {:.1} % · {} · quality {} · {} {:.0} ms",
+            "{}: {} {:.1} % · {} · quality {} · {} {:.0} ms{note}",
             frame.origin,
             reading.finding,
             best * 100.0,
@@ -373,6 +374,7 @@ impl<'a> Desk<'a> {
             reason: &reading.reason,
             age: frame.captured.elapsed(),
             engine: &reading.engine,
+            note: &reading.note,
             millis: reading.millis,
         });
         let name = match (state, result) {

@@ -67,6 +67,7 @@ fn reading(frame: &Frame) -> Reading {
         map: [0.0; 64],
         place: Region::whole(frame),
         engine: "fake".into(),
+        note: String::new(),
         millis: 20.0,
     }
 }

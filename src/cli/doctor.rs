@@ -1,5 +1,7 @@
 //! `fovea doctor`: what works on this machine, in words.
 
+#[cfg(feature = "cuda")]
+mod gpu;
 #[cfg(target_os = "linux")]
 mod parts;
 mod proof;
@@ -9,13 +11,16 @@ use fovea::engine;
 use fovea::model::Package;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 /// Looks at this machine and says what works, what is missing and what to do.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  fovea doctor\n  fovea doctor --board orin-nano       each part that the board names\n  \
-                  fovea doctor --self-test --source v4l2:///dev/video0     before an update is marked good\n\n\
-                  Exit codes: 0 pictures can be read here (and with --board or --self-test: every part works), 2 they cannot."
+                  fovea doctor --self-test --source v4l2:///dev/video0     before an update is marked good\n  \
+                  fovea doctor --gpu --json report.json\n\n\
+                  Exit codes: 0 pictures can be read here (with --board or --self-test: every part works; with --gpu: the \
+                  device computes rightly), 2 they cannot."
 )]
 pub struct DoctorArgs {
     /// Prove the whole way of a picture, and only that: the golden picture on the chosen engine, the display, the source,
@@ -28,6 +33,13 @@ pub struct DoctorArgs {
     /// The display for --self-test; without it the configuration's or the board's
     #[arg(long, requires = "self_test")]
     display: Option<String>,
+    /// Examine the NVIDIA device: every problem of the engines' suite and the network against the reference, and the time of
+    /// each layer; takes a minute
+    #[arg(long)]
+    gpu: bool,
+    /// Also write what --gpu found to a file that can be sent; it holds nothing of any patient
+    #[arg(long, value_name = "FILE", requires = "gpu")]
+    json: Option<PathBuf>,
     #[command(flatten)]
     model: ModelArgs,
 }
@@ -49,6 +61,14 @@ pub fn run(args: DoctorArgs) -> anyhow::Result<ExitCode> {
         let good = proof::run(&config);
         println!("{}", if good { "The self-test passed." } else { "The self-test FAILED." });
         return Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(FAILED) });
+    }
+    if args.gpu {
+        let right = examine(&args)?;
+        println!(
+            "{}",
+            if right { "The device computes rightly." } else { "The device cannot be used: see above." }
+        );
+        return Ok(if right { ExitCode::SUCCESS } else { ExitCode::from(FAILED) });
     }
     say(
         WORKS,
@@ -90,6 +110,17 @@ pub fn run(args: DoctorArgs) -> anyhow::Result<ExitCode> {
         println!("Pictures cannot be read: mend what is marked {BROKEN} above.");
         Ok(ExitCode::from(FAILED))
     }
+}
+
+#[cfg(feature = "cuda")]
+fn examine(args: &DoctorArgs) -> anyhow::Result<bool> {
+    gpu::run(&args.model.package()?, args.json.as_deref())
+}
+
+#[cfg(not(feature = "cuda"))]
+fn examine(_: &DoctorArgs) -> anyhow::Result<bool> {
+    say(ABSENT, "device", "this build has no engine for one; build it with the feature `cuda`");
+    Ok(false)
 }
 
 fn processor() {
@@ -168,8 +199,11 @@ fn model(args: &ModelArgs) -> bool {
     };
     say(WORKS, "model", format_args!("{} in {}, every checksum right", package.identity(), folder.display()));
     let mut able = false;
-    for name in engine::names().chain(engine::on_request()) {
-        match engine::open(name, &package).and_then(|mut e| engine::golden_difference(e.as_mut(), &package)) {
+    let package = Arc::new(package);
+    for name in engine::names() {
+        match engine::open(name, &package, &engine::Options::default())
+            .and_then(|mut e| engine::Proof::of(&package).difference(e.as_mut()))
+        {
             Ok(off) => {
                 able = true;
                 say(WORKS, "engine", format_args!("{name} answers the golden picture (off by {off:.4})"));

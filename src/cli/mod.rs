@@ -8,6 +8,7 @@ pub mod explain;
 pub mod model;
 pub mod region;
 pub mod run;
+pub mod tune;
 
 use anyhow::Context;
 use fovea::Reader;
@@ -95,7 +96,8 @@ impl ModelArgs {
 pub fn reader(config: &Config) -> anyhow::Result<Reader> {
     let package = Arc::new(Package::open(&model_folder(config)?)?);
     let region = config.region.map(|[x, y, width, height]| Region { x, y, width, height });
-    Ok(Reader::new(package, &config.engine, region)?)
+    let engine = fovea::engine::open(&config.engine, &package, &config.gpu.options())?;
+    Ok(Reader::with(package, engine, region))
 }
 
 /// The configured model's folder, or the bundled one.

@@ -1,7 +1,7 @@
 //! `fovea model`: what the package says, and whether it is whole.
 
 use super::ModelArgs;
-use fovea::engine;
+use fovea::engine::{self, EngineError};
 use std::process::ExitCode;
 
 /// Describes and verifies the model package.
@@ -84,13 +84,20 @@ fn table(prefix: &str, table: &toml::Table) {
 }
 
 fn verify(args: &ModelArgs) -> anyhow::Result<ExitCode> {
-    let package = args.package()?;
+    let package = std::sync::Arc::new(args.package()?);
     for (name, hash) in &package.manifest.files {
         println!("{}: SHA-256 as in the manifest ({}…)", package.folder.join(name).display(), &hash[..12]);
     }
     for name in engine::names().filter(|name| args.engine.as_ref().is_none_or(|e| e == "auto" || e == name)) {
-        let mut engine = engine::open(name, &package)?;
-        let off = engine::golden_difference(engine.as_mut(), &package)?;
+        let mut engine = match engine::open(name, &package, &engine::Options::default()) {
+            // No fault of the package.
+            Err(error @ EngineError::Absent { .. }) if args.engine.as_deref() != Some(name) => {
+                println!("{error}");
+                continue;
+            }
+            opened => opened?,
+        };
+        let off = engine::Proof::of(&package).difference(engine.as_mut())?;
         println!("engine {name}: golden picture within {off:.5} (bound {})", engine::GOLDEN_BOUND);
     }
     println!("{}: whole", package.identity());

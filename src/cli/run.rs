@@ -97,6 +97,7 @@ fn classifier(mut reader: Reader) -> Classifier {
             map,
             place: answer.place,
             engine: answer.engine.into(),
+            note: answer.note.unwrap_or_default(),
             millis: answer.millis,
         })
     })

@@ -6,11 +6,15 @@ pub mod plan;
 pub mod scalar;
 pub mod simd;
 pub mod suite;
+pub mod supervised;
 #[cfg(feature = "tract")]
 pub mod tract;
 
 use crate::model::{Package, golden_input};
 use crate::prepare::NetworkInput;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+pub use supervised::{Options, Supervised};
 
 /// Channels of the last feature map.
 pub const FEATURE_CHANNELS: usize = 2048;
@@ -69,6 +73,19 @@ pub enum EngineError {
     None(String),
 }
 
+impl EngineError {
+    /// What happened, without the engine's name where there is more.
+    pub fn reason(&self) -> String {
+        match self {
+            Self::Load { reason, .. } | Self::Absent { reason, .. } | Self::Run { reason, .. } => {
+                reason.clone()
+            }
+            Self::Golden { off, .. } => format!("wrong answer on the golden picture (off by {off})"),
+            other => other.to_string(),
+        }
+    }
+}
+
 /// A loaded network.
 pub trait Engine: Send {
     /// Short name: `tract`, `simd`, `scalar`, `cuda`.
@@ -84,77 +101,98 @@ pub trait Engine: Send {
     fn share(&self) -> Option<Box<dyn Engine>> {
         None
     }
+
+    /// Why a better engine does not answer, for the operator; nothing where this is the best.
+    fn note(&self) -> Option<String> {
+        None
+    }
+}
+
+/// An engine's answer. One that panics has failed, and so has one whose answer holds what is no number.
+///
+/// # Errors
+/// [`EngineError::Run`].
+pub fn answer(engine: &mut dyn Engine, input: &NetworkInput) -> Result<Output, EngineError> {
+    let name = engine.name();
+    let failed = |reason: &str| EngineError::Run { engine: name, reason: reason.into() };
+    let output = catch_unwind(AssertUnwindSafe(|| engine.run(input)))
+        .unwrap_or_else(|_| Err(failed("it panicked; this is a fault of fovea, please report it")))?;
+    let numbers = output.logits.iter().chain(&output.features).all(|value| value.is_finite());
+    if numbers { Ok(output) } else { Err(failed("the answer holds values that are no numbers")) }
 }
 
 /// Largest difference of a logit on the golden picture with which an engine is still used. Engines agree but for the
 /// rounding of activations at half a step, which adds up through 94 layers; a wrong weight or a wrong pad is off by more.
 pub const GOLDEN_BOUND: f32 = 0.25;
 
-type Maker = fn(&Package) -> Result<Box<dyn Engine>, EngineError>;
+type Maker = fn(&Package, &Options) -> Result<Box<dyn Engine>, EngineError>;
 
-/// Name and maker of each engine in this build, best first.
-const ENGINES: &[(&str, Maker)] = &[
+/// Name and maker of the engine for a device.
+const DEVICE: Option<(&str, Maker)> = {
     #[cfg(feature = "cuda")]
-    (cuda::NAME, |package| Ok(Box::new(cuda::Cuda::new(&package.onnx, cuda::Options::default())?))),
-    (simd::NAME, |package| Ok(Box::new(load(simd::NAME, simd::Simd::new(&package.onnx, None, None))?))),
+    let device: Option<(&str, Maker)> = Some((cuda::NAME, |package, options| {
+        let options = cuda::Options { limit: options.limit, ..cuda::Options::default() };
+        Ok(Box::new(cuda::Cuda::new(&package.onnx, options)?))
+    }));
+    #[cfg(not(feature = "cuda"))]
+    let device = None;
+    device
+};
+
+/// Name and maker of each engine for the processor in this build, best first.
+const ENGINES: &[(&str, Maker)] = &[
+    (simd::NAME, |package, _| Ok(Box::new(load(simd::NAME, simd::Simd::new(&package.onnx, None, None))?))),
     #[cfg(feature = "tract")]
-    (tract::NAME, |package| Ok(Box::new(tract::Tract::new(package)?))),
-    (scalar::NAME, |package| Ok(Box::new(load(scalar::NAME, scalar::Scalar::new(&package.onnx))?))),
+    (tract::NAME, |package, _| Ok(Box::new(tract::Tract::new(package)?))),
+    (scalar::NAME, |package, _| Ok(Box::new(load(scalar::NAME, scalar::Scalar::new(&package.onnx))?))),
 ];
 
 fn load<T, E: std::fmt::Display>(engine: &'static str, made: Result<T, E>) -> Result<T, EngineError> {
     made.map_err(|error| EngineError::Load { engine, reason: error.to_string() })
 }
 
-/// Engines that are opened by their name alone and that a device is needed for: their kernels have not run on one yet.
-const ON_REQUEST: &[&str] = &[
-    #[cfg(feature = "cuda")]
-    cuda::NAME,
-];
-
-/// All but the reference, which takes seconds a picture, and [`on_request`]: those are opened by their names alone.
-fn automatic() -> impl Iterator<Item = &'static (&'static str, Maker)> {
-    ENGINES.iter().filter(|(name, _)| *name != scalar::NAME && !ON_REQUEST.contains(name))
-}
-
-/// Engines for devices that `auto` does not choose.
-pub fn on_request() -> impl Iterator<Item = &'static str> {
-    ON_REQUEST.iter().copied()
+/// All but the reference, which takes seconds a picture and is opened by its name alone.
+fn automatic() -> impl Iterator<Item = (&'static str, Maker)> {
+    DEVICE.into_iter().chain(ENGINES.iter().copied()).filter(|(name, _)| *name != scalar::NAME)
 }
 
 /// The engines of this build in the order of `auto`.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    automatic().map(|(name, _)| *name)
+    automatic().map(|(name, _)| name)
 }
 
-/// Opens the engine of that name, and has it answer the golden picture; of several names with commas between, or with
-/// `auto` of all, the first that works.
+/// Opens the engine of that name and has it answer the golden picture; of several names with commas between, or with `auto`,
+/// all that work, one of which answers (see [`supervised`]).
 ///
 /// # Errors
 /// [`EngineError`]; of several names only when no engine works.
-pub fn open(name: &str, package: &Package) -> Result<Box<dyn Engine>, EngineError> {
-    let named = |name: &str| {
-        let known = ENGINES.iter().find(|(known, _)| *known == name);
-        known.map(|(_, make)| make).ok_or_else(|| EngineError::Unknown(name.into()))
+pub fn open(name: &str, package: &Arc<Package>, options: &Options) -> Result<Box<dyn Engine>, EngineError> {
+    let proof = Proof::of(package);
+    let known = || DEVICE.into_iter().chain(ENGINES.iter().copied());
+    let find = |name: &str| {
+        known().find(|(known, _)| *known == name).ok_or_else(|| EngineError::Unknown(name.into()))
     };
-    if name != "auto" && !name.contains(',') {
-        return proved(named(name)?(package)?, package);
-    }
-    let makers: Vec<_> = match name {
-        "auto" => automatic().map(|(_, make)| Ok(make)).collect(),
-        list => list.split(',').map(|name| named(name.trim())).collect(),
-    };
-    let mut failed = Vec::new();
-    for make in makers {
-        match make.and_then(|make| make(package)).and_then(|engine| proved(engine, package)) {
-            Ok(engine) => return Ok(engine),
-            Err(error) => {
-                tracing::warn!("{error}");
-                failed.push(error.to_string());
-            }
+    let mut chosen: Vec<_> = match name {
+        "auto" => automatic().collect(),
+        // A profile names engines that a smaller build may lack.
+        list if list.contains(',') => {
+            let warned = |name| find(name).inspect_err(|error| tracing::warn!("{error}")).ok();
+            list.split(',').map(str::trim).filter_map(warned).collect()
         }
-    }
-    Err(EngineError::None(failed.join("; ")))
+        name => {
+            let (_, make) = find(name)?;
+            return proof.proved(&|| make(package, options));
+        }
+    };
+    let named = |(name, make): (&'static str, Maker)| -> supervised::Named {
+        let (package, options) = (Arc::clone(package), *options);
+        (name, Box::new(move || make(&package, &options)))
+    };
+    // A device is looked after where it comes first.
+    let first = chosen.first().is_some_and(|(name, _)| DEVICE.is_some_and(|(device, _)| device == *name));
+    let device = first.then(|| named(chosen.remove(0)));
+    let makers = chosen.into_iter().map(named).collect();
+    Ok(Box::new(Supervised::open(device, makers, proof, *options)?))
 }
 
 /// Opens the engine `simd` with these instructions and threads (chosen where they are not given), and has it answer the
@@ -167,27 +205,54 @@ pub fn open_simd(
     isa: Option<simd::Isa>,
     threads: Option<usize>,
 ) -> Result<Box<dyn Engine>, EngineError> {
-    let engine = load(simd::NAME, simd::Simd::new(&package.onnx, isa, threads))?;
-    proved(Box::new(engine), package)
+    Proof::of(package)
+        .proved(&|| Ok(Box::new(load(simd::NAME, simd::Simd::new(&package.onnx, isa, threads))?)))
 }
 
-/// Runs the golden picture and gives the engine back when its logits stay within [`GOLDEN_BOUND`].
-fn proved(mut engine: Box<dyn Engine>, package: &Package) -> Result<Box<dyn Engine>, EngineError> {
-    let off = golden_difference(engine.as_mut(), package)?;
-    // Written so that NaN fails.
-    if off <= GOLDEN_BOUND { Ok(engine) } else { Err(EngineError::Golden { engine: engine.name(), off }) }
+/// A picture with its answer, which engines prove themselves on.
+#[derive(Clone, Debug)]
+pub struct Proof {
+    /// The picture.
+    pub input: NetworkInput,
+    /// The right logits.
+    pub logits: [f32; 4],
 }
 
-/// Largest difference of a logit from the package's golden answer.
-///
-/// # Errors
-/// [`EngineError::Run`].
-pub fn golden_difference(engine: &mut dyn Engine, package: &Package) -> Result<f32, EngineError> {
-    let output = engine.run(&golden_input())?;
-    let pairs = output.logits.iter().zip(package.manifest.golden.logits);
-    // What is no number is infinitely far.
-    let off = pairs.map(|(got, expected)| (got - expected).abs());
-    Ok(off.fold(0.0, |worst, off| if off.is_nan() { f32::INFINITY } else { worst.max(off) }))
+impl Proof {
+    /// The golden picture of a package.
+    pub fn of(package: &Package) -> Self {
+        Self { input: golden_input(), logits: package.manifest.golden.logits }
+    }
+
+    /// Largest difference of a logit from the right answer.
+    ///
+    /// # Errors
+    /// [`EngineError::Run`].
+    pub fn difference(&self, engine: &mut dyn Engine) -> Result<f32, EngineError> {
+        let output = answer(engine, &self.input)?;
+        let pairs = output.logits.iter().zip(self.logits);
+        Ok(pairs.map(|(got, expected)| (got - expected).abs()).fold(0.0, f32::max))
+    }
+
+    /// Has an engine answer.
+    ///
+    /// # Errors
+    /// [`EngineError::Run`], and [`EngineError::Golden`] where it is off by more than [`GOLDEN_BOUND`].
+    fn prove(&self, engine: &mut dyn Engine) -> Result<(), EngineError> {
+        let off = self.difference(engine)?;
+        if off <= GOLDEN_BOUND { Ok(()) } else { Err(EngineError::Golden { engine: engine.name(), off }) }
+    }
+
+    /// Makes an engine that proves itself.
+    fn proved(
+        &self,
+        make: &dyn Fn() -> Result<Box<dyn Engine>, EngineError>,
+    ) -> Result<Box<dyn Engine>, EngineError> {
+        let panicked = |_| Err(EngineError::None("an engine panicked while it was opened".into()));
+        let mut engine = catch_unwind(AssertUnwindSafe(make)).unwrap_or_else(panicked)?;
+        self.prove(engine.as_mut())?;
+        Ok(engine)
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Where everything stands: a view becomes a list of things to draw, back to front.
 
-use super::{Align, Heat, Referral, Shown, State, View, scan};
+use super::{Align, Heat, Referral, Shown, State, View, scan, step};
 use crate::Class;
 use crate::prepare::Region;
 use embedded_graphics::{pixelcolor::Rgb888, prelude::*, primitives::Rectangle};
@@ -198,7 +198,9 @@ fn result(c: &mut List, state: &State, shown: &Shown<'_>, body: Rectangle, unit:
     y += mark + unit;
     let bottom = body.top_left.y + h - unit / 2;
     let fact = small * 7 / 4;
-    let facts = bottom - 2 * fact;
+    // A note on the engine stands below the facts, in two lines at most.
+    let note = if shown.note.is_empty() { 0 } else { 2 * step(small) + unit };
+    let facts = bottom - note - 2 * fact;
     if *state != State::NotOct {
         let step = (fact * 7 / 4).min((facts - y - 2 * small) / 4);
         let best = shown.probabilities.iter().copied().fold(0.0, f32::max);
@@ -242,4 +244,8 @@ fn result(c: &mut List, state: &State, shown: &Shown<'_>, body: Rectangle, unit:
         false,
         Align::Left,
     );
+    if note > 0 {
+        let ink = (Referral::Routine.colour(), PANEL);
+        c.paragraph(area(x, facts + 2 * fact, w, 2 * step(small)), shown.note, small, ink, Align::Left);
+    }
 }

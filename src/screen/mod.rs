@@ -110,6 +110,8 @@ pub struct Shown<'a> {
     pub age: Duration,
     /// The engine that answered.
     pub engine: &'a str,
+    /// Why a better engine did not answer; empty where there is nothing to say.
+    pub note: &'a str,
     /// Its time in milliseconds.
     pub millis: f32,
 }

@@ -42,6 +42,7 @@ fn states() -> Vec<(&'static str, State)> {
         ("starting", State::Starting),
         ("waiting", State::Waiting),
         ("finding", State::Finding),
+        ("finding-without-gpu", State::Finding),
         ("uncertain", State::Uncertain),
         ("not-oct", State::NotOct),
         ("signal-lost", State::SignalLost("the source gives no sign of life; check the cable".into())),
@@ -70,6 +71,7 @@ fn view<'a>(state: State, frame: &'a Frame, map: &'a [f32; 64]) -> View<'a> {
         reason,
         age: Duration::from_secs(3),
         engine: "tract",
+        note: "",
         millis: 212.0,
     };
     View { state, shown: Some(shown), model: "oct-inception-v3 0.1.0", strip: Strip::default() }
@@ -99,8 +101,11 @@ fn golden_pictures() {
             shown.map = None;
         }
         views.push(("frozen", held));
-        for (name, view) in views {
+        for (name, mut view) in views {
             let mut screen = Screen::new(w, h);
+            if let Some(shown) = view.shown.as_mut().filter(|_| name == "finding-without-gpu") {
+                shown.note = "GPU off: the device did not answer within 500ms; it is given up";
+            }
             screen.draw(&view);
             assert_eq!(
                 (screen.clipped, astray(&screen)),
@@ -156,8 +161,8 @@ fn long_words_stay_in_their_boxes_at_any_size() {
                 view.model = &long;
                 view.strip = Strip { eye: Some(Eye::Os), frozen: Some(long.clone()), status: long.clone() };
                 if let Some(shown) = &mut view.shown {
-                    (shown.reason, shown.finding, shown.quality, shown.engine) =
-                        (&long, "DRUSEN", &long, &long);
+                    (shown.reason, shown.finding, shown.quality, shown.engine, shown.note) =
+                        (&long, "DRUSEN", &long, &long, &long);
                     (shown.referral, shown.probabilities, shown.millis) =
                         (referral, [f32::NAN, 1.0, 1.0, 7.0], 99_999.0);
                 }
@@ -181,7 +186,7 @@ fn a_screen_that_remembers_shows_the_same() {
         let mut screen = Screen::new(w, h);
         let mut small_changes = 0;
         for round in 0..40usize {
-            let (_, state) = states()[[2, 2, 2, 3, 2, 4, 0, 2, 5, 1][round % 10]].clone();
+            let (_, state) = states()[[2, 2, 2, 4, 2, 5, 0, 2, 6, 1][round % 10]].clone();
             let mut view = view(state, &frame, &map);
             if let Some(shown) = &mut view.shown {
                 shown.age = Duration::from_secs(round as u64 * 7);

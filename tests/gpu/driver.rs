@@ -76,8 +76,8 @@ impl Driver {
     /// Runs a program with the driver.
     pub fn run(&self, program: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Said {
         let mut command = Command::new(program);
-        command.args(arguments).envs(variables.iter().copied());
         command.env("LD_LIBRARY_PATH", self.folder.path()).env("XDG_CACHE_HOME", self.folder.path());
+        command.args(arguments).envs(variables.iter().copied());
         command.envs(self.settings.iter().map(|(name, value)| (*name, value.as_str())));
         let Output { status, stdout, stderr } = command.output().unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
@@ -86,7 +86,26 @@ impl Driver {
 
     /// Runs a task of `child` in this program again.
     pub fn child(&self, task: &str) -> Said {
+        self.child_in(task, &self.folder.path().display().to_string())
+    }
+
+    /// The same with a folder of other libraries behind the driver's.
+    pub fn child_with(&self, task: &str, libraries: &Path) -> Said {
+        self.child_in(task, &format!("{}:{}", self.folder.path().display(), libraries.display()))
+    }
+
+    fn child_in(&self, task: &str, libraries: &str) -> Said {
         let program = std::env::current_exe().unwrap();
-        self.run(&program, &["--exact", "child::child", "--nocapture"], &[("FOVEA_TEST_GPU", task)])
+        let variables = [("FOVEA_TEST_GPU", task), ("LD_LIBRARY_PATH", libraries)];
+        self.run(&program, &["--exact", "child::child", "--nocapture"], &variables)
+    }
+
+    /// Kernels in the cache.
+    pub fn kept(&self) -> Vec<PathBuf> {
+        let entries = self.folder.path().join("fovea/kernels").read_dir().into_iter().flatten().flatten();
+        entries
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|e| e == "ptx"))
+            .collect()
     }
 }

@@ -7,3 +7,5 @@ mod child;
 mod driver;
 mod probe;
 mod suite;
+mod supervised;
+mod tools;

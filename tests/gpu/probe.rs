@@ -1,6 +1,7 @@
 //! Drivers and devices that cannot be used, or fail: a sentence each, and never a panic.
 
 use super::driver::Driver;
+use std::path::PathBuf;
 
 const FAULTS: &str = "FOVEA_DRIVER_FAULTS";
 
@@ -54,15 +55,14 @@ fn memory_that_is_not_there() {
 #[test]
 fn a_device_that_fails_is_lost_and_comes_back() {
     for (fault, words) in [
-        (
-            "launch:5",
-            "failed: the NVIDIA driver failed while computing: error 719 (CUDA_ERROR_LAUNCH_FAILED)",
-        ),
+        // Whichever call comes next hears of it.
+        ("launch:5", "failed: the NVIDIA driver failed while "),
         ("hang:5", "failed: the device did not answer within 300ms; it is given up"),
     ] {
         let said = Driver::new(87).with(FAULTS, fault).child("run");
         said.ends_with(0).expect("1: picture 2 right").expect(&format!("1: picture 3 {words}"));
         said.expect("1: then: the device was given up after a failure");
+        said.expect(if fault == "launch:5" { "error 719 (CUDA_ERROR_LAUNCH_FAILED)" } else { "300ms" });
         said.expect("2: picture 1 right").expect("3: picture 3 right");
     }
 }
@@ -88,4 +88,55 @@ fn a_device_that_falls_off_its_bus() {
 fn an_answer_with_turned_bits_is_seen() {
     let said = Driver::new(87).with(FAULTS, "wrong:2").child("run");
     said.ends_with(0).expect("1: picture 1 right").expect("1: picture 2 wrong").expect("1: picture 3 right");
+}
+
+/// What the tests of streams and events are worth: without a wait, and without order, answers are wrong.
+#[test]
+fn a_wait_or_an_order_that_is_missing_is_seen() {
+    let early = Driver::new(87).with("FOVEA_DRIVER_STREAMS", "late:1").with(FAULTS, "early:1");
+    early.child("run").ends_with(0).expect("1: picture 1 wrong");
+    let mut seen = 0;
+    for seed in 1..=4 {
+        let driver = Driver::new(87).with("FOVEA_DRIVER_STREAMS", format!("unordered:{seed}"));
+        let said = driver.child("run");
+        let pictures: Vec<&str> = said.out.lines().filter(|line| line.contains(": picture ")).collect();
+        seen += usize::from(pictures.iter().any(|line| !line.ends_with("right")));
+    }
+    assert_eq!(seen, 4, "an order of nothing gave right answers");
+}
+
+/// NVRTC of the developers' tools, where they are.
+fn nvrtc() -> Option<PathBuf> {
+    let tools = PathBuf::from(std::env::var_os("FOVEA_CUDA_TOOLS")?).join("12/lib");
+    let mut folders = vec![tools];
+    while let Some(folder) = folders.pop() {
+        for entry in folder.read_dir().into_iter().flatten().flatten() {
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => folders.push(entry.path()),
+                _ if entry.file_name() == "libnvrtc.so.12" => return Some(folder),
+                _ => {}
+            }
+        }
+    }
+    None
+}
+
+/// A driver that takes none of the built kernels: they are compiled on the machine once, and then come from the cache.
+#[test]
+fn kernels_that_are_compiled_on_the_machine() {
+    let Some(folder) = nvrtc() else {
+        println!("skipped: FOVEA_CUDA_TOOLS names no folder with NVRTC (`cargo xtask kernels` fetches it)");
+        return;
+    };
+    // The cubin, then the PTX; and the same when the process opens the device anew.
+    let refused = Driver::new(87).with("FOVEA_DRIVER_CUDA", "12.9").with(FAULTS, "module:1,module:2");
+    let words =
+        "opened fovea simulator sm_87 (sm_87, 8 multiprocessors), driver for CUDA 12.9 · NVRTC for sm_87";
+    refused.child("open").ends_with(0).expect("NVRTC (libnvrtc.so) is not on this machine");
+    refused.child_with("run", &folder).ends_with(0).expect("1: picture 3 right");
+    let kept = refused.kept();
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    // Without the compiler.
+    refused.child("open").ends_with(0).expect(words);
+    refused.child("run").ends_with(0).expect("1: picture 3 right");
 }

@@ -85,16 +85,16 @@ impl Write for Lines {
 
 #[test]
 fn auto_takes_tract_and_says_why() {
-    let (lines, package) = (Lines::default(), package(&float()));
-    let writer = lines.clone();
+    let (lines, package) = (Lines::default(), Arc::new(package(&float())));
+    let (writer, options) = (lines.clone(), engine::Options::default());
     let log = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-    let engine = tracing::subscriber::with_default(log, || engine::open("auto", &package)).unwrap();
+    let engine = tracing::subscriber::with_default(log, || engine::open("auto", &package, &options)).unwrap();
     assert_eq!(engine.name(), engine::tract::NAME);
     let log = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
     let words =
         ["WARN", "engine simd cannot load the model", "node coarse/AveragePool (AveragePool)", "tract may"];
     assert!(words.iter().all(|word| log.contains(word)), "{log}");
     // By its name it is an error.
-    let error = engine::open("simd", &package).map(|engine| engine.name()).unwrap_err().to_string();
+    let error = engine::open("simd", &package, &options).map(|engine| engine.name()).unwrap_err().to_string();
     assert!(error.contains("coarse/AveragePool"), "{error}");
 }

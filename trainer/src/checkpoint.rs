@@ -1,7 +1,9 @@
 //! Weights on disk: one safetensors file under the names of timm and torchvision.
 
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
-use std::collections::{BTreeMap, HashMap};
+use safetensors::tensor::{Dtype, Metadata, SafeTensors};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 /// A tensor in f32.
@@ -33,14 +35,24 @@ pub enum WeightsError {
         /// The system's answer.
         source: std::io::Error,
     },
-    /// Not a safetensors file of f32 or f16.
+    /// No file of weights that is understood.
     #[error(
-        "{path}: not a safetensors file of f32, f16 or bf16 ({reason}); convert it with the safetensors tools"
+        "{path}: no weights that can be read ({reason}); give a .safetensors file of f32, f16 or bf16, or as a backbone a .pth or .h5"
     )]
     Format {
         /// The file.
         path: PathBuf,
         /// What was met.
+        reason: String,
+    },
+    /// A tensor of a backbone is not there, has another shape, or cannot be read.
+    #[error("{path}: tensor {tensor} {reason}; an InceptionV3 that was downloaded whole is needed")]
+    Tensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name, as the file has it.
+        tensor: String,
+        /// What is wrong.
         reason: String,
     },
     /// A tensor is not there or has another shape.
@@ -63,7 +75,13 @@ impl Weights {
     pub fn read(path: &Path) -> Result<Self, WeightsError> {
         let bytes = std::fs::read(path).map_err(|source| WeightsError::Io { path: path.into(), source })?;
         let format = |reason: String| WeightsError::Format { path: path.into(), reason };
-        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| format(e.to_string()))?;
+        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| match cut_off(&bytes) {
+            None => format(e.to_string()),
+            Some(tensor) => {
+                let reason = "lies behind the end of the file".into();
+                WeightsError::Tensor { path: path.into(), tensor, reason }
+            }
+        })?;
         let notes = header.metadata().clone().unwrap_or_default().into_iter().collect();
         let file = SafeTensors::deserialize(&bytes).map_err(|e| format(e.to_string()))?;
         let mut tensors = BTreeMap::new();
@@ -85,29 +103,42 @@ impl Weights {
         Ok(Self { tensors, notes })
     }
 
-    /// Writes a file, whole or not at all.
+    /// Writes a file, whole or not at all. Equal weights give equal bytes: tensors and notes are sorted by name, which the
+    /// safetensors crate does not do for notes.
     ///
     /// # Errors
     /// [`WeightsError::Io`].
     pub fn write(&self, path: &Path) -> Result<(), WeightsError> {
         let io = |source: std::io::Error| WeightsError::Io { path: path.into(), source };
-        let bytes: BTreeMap<&String, Vec<u8>> = self
-            .tensors
-            .iter()
-            .map(|(name, weight)| (name, weight.values.iter().flat_map(|v| v.to_le_bytes()).collect()))
-            .collect();
-        let mut views = Vec::new();
-        for (name, weight) in &self.tensors {
-            let view = TensorView::new(Dtype::F32, weight.shape.clone(), &bytes[name])
-                .map_err(|e| WeightsError::Format { path: path.into(), reason: e.to_string() })?;
-            views.push((name.as_str(), view));
-        }
-        let notes: HashMap<String, String> = self.notes.clone().into_iter().collect();
-        let data = safetensors::serialize(views, Some(notes))
-            .map_err(|e| WeightsError::Format { path: path.into(), reason: e.to_string() })?;
         let part = path.with_extension("part");
-        std::fs::write(&part, data).map_err(io)?;
+        let mut file = BufWriter::new(File::create(&part).map_err(io)?);
+        let written = self.header().and_then(|header| {
+            file.write_all(&(header.len() as u64).to_le_bytes())?;
+            file.write_all(header.as_bytes())?;
+            for value in self.tensors.values().flat_map(|weight| &weight.values) {
+                file.write_all(&value.to_le_bytes())?;
+            }
+            file.flush()
+        });
+        written.map_err(io)?;
         std::fs::rename(&part, path).map_err(io)
+    }
+
+    /// The JSON before the data, as <https://huggingface.co/docs/safetensors> describes it.
+    fn header(&self) -> std::io::Result<String> {
+        let mut header = BTreeMap::from([("__metadata__", serde_json::json!(self.notes))]);
+        let mut end = 0;
+        for (name, weight) in &self.tensors {
+            let start = end;
+            end += 4 * weight.values.len();
+            let entry =
+                serde_json::json!({"dtype": "F32", "shape": weight.shape, "data_offsets": [start, end]});
+            header.insert(name, entry);
+        }
+        let mut text = serde_json::to_string(&header)?;
+        // The data begins at a multiple of 8.
+        text.push_str(&" ".repeat(text.len().next_multiple_of(8) - text.len()));
+        Ok(text)
     }
 
     /// The values of a tensor that must have this shape.
@@ -128,6 +159,16 @@ impl Weights {
     }
 }
 
+/// The first tensor that lies behind the end of a file that was cut off.
+fn cut_off(bytes: &[u8]) -> Option<String> {
+    let (length, rest) = bytes.split_first_chunk::<8>()?;
+    let (header, data) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
+    let header: Metadata = serde_json::from_slice(header).ok()?;
+    let tensors = header.tensors();
+    let beyond = tensors.iter().filter(|(_, info)| info.data_offsets.1 > data.len());
+    beyond.min_by_key(|(_, info)| info.data_offsets.0).map(|(name, _)| name.clone())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,11 +180,22 @@ mod tests {
         let mut weights = Weights::default();
         weights.set("a.weight", &[2, 3], vec![1.0, -2.0, 3.5, 0.0, 1e-9, 7.0]);
         weights.notes.insert("head".into(), "gap".into());
+        weights.set("b", &[0], vec![]);
+        weights.set("c.\"quoted\"", &[], vec![2.5]);
         weights.write(&path).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        let length = u64::from_le_bytes(bytes[..8].try_into().unwrap());
+        assert_eq!((length % 8, bytes.len() as u64), (0, 8 + length + 7 * 4));
         let read = Weights::read(&path).unwrap();
         assert_eq!(read, weights);
         let said = read.get("a.weight", &[3, 2]).unwrap_err().to_string();
         assert!(said.contains("a.weight") && said.contains("[3, 2]"), "{said}");
+        std::fs::write(&path, &bytes[..bytes.len() - 3]).unwrap();
+        let said = Weights::read(&path).unwrap_err().to_string();
+        assert!(said.contains("tensor c.\"quoted\" lies behind the end"), "{said}");
+        std::fs::write(&path, &bytes[..bytes.len() - 27]).unwrap();
+        let said = Weights::read(&path).unwrap_err().to_string();
+        assert!(said.contains("tensor a.weight lies behind the end"), "{said}");
         std::fs::write(&path, b"nothing").unwrap();
         assert!(Weights::read(&path).unwrap_err().to_string().contains("w.safetensors"));
     }

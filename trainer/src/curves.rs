@@ -1,13 +1,17 @@
 //! Accuracy and loss over the epochs, as a table and a picture.
 
+use crate::dashboard::system::bytes;
+use crate::tensorboard::{self, Point};
 use anyhow::{Context, anyhow};
+use plotters::coord::Shift;
 use plotters::prelude::*;
+use plotters::style::register_font;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
 use std::path::Path;
 
 /// One epoch's figures.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Epoch {
     /// From 1.
     pub epoch: usize,
@@ -30,14 +34,32 @@ pub struct Epoch {
     /// Most memory that the process has held so far, in MB, where the system tells.
     #[serde(default)]
     pub peak_memory_mb: Option<f64>,
+    /// When it ended, in seconds since 1970.
+    #[serde(default)]
+    pub time: f64,
+}
+
+impl Epoch {
+    /// The figures under TensorBoard's names.
+    fn point(&self) -> Point {
+        let mut values = vec![
+            ("loss/training", self.loss),
+            ("loss/validation", self.validation_loss),
+            ("accuracy/training", self.accuracy),
+            ("accuracy/validation", self.validation_accuracy),
+            ("rate", self.rate),
+            ("images_per_second", self.images_per_second),
+            ("seconds", self.seconds),
+        ];
+        values.extend(self.peak_memory_mb.map(|mb| ("peak_memory_mb", mb)));
+        Point { time: self.time, step: self.epoch as i64, values }
+    }
 }
 
 /// The most memory that this process has held, in MB of 10^6 bytes; only Linux tells.
 pub fn peak_memory_mb() -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024.0 / 1e6)
+    Some(bytes(&status, "VmHWM:")? as f64 / 1e6)
 }
 
 /// Whether a validation accuracy and loss are better than others: the higher accuracy, then the lower loss.
@@ -57,7 +79,8 @@ pub fn since_best(history: &[Epoch]) -> usize {
     history.len().saturating_sub(best + 1)
 }
 
-/// Writes `history.csv`, `metrics.jsonl` (a JSON object an epoch) and `curves.svg` into a folder.
+/// Writes `history.csv`, `metrics.jsonl` (a JSON object an epoch), `events.out.tfevents.0.fovea` for TensorBoard, and
+/// `curves.svg` and `.png` into a folder.
 ///
 /// # Errors
 /// When the files cannot be written.
@@ -77,12 +100,28 @@ pub fn write(history: &[Epoch], folder: &Path) -> anyhow::Result<()> {
     let path = folder.join("metrics.jsonl");
     std::fs::write(&path, lines.collect::<serde_json::Result<String>>()?)
         .with_context(|| format!("{}: cannot be written", path.display()))?;
-    let path = folder.join("curves.svg");
-    draw(history, &path).map_err(|e| anyhow!("{}: {e}", path.display()))
+    let path = folder.join("events.out.tfevents.0.fovea");
+    let points: Vec<Point> = history.iter().map(Epoch::point).collect();
+    tensorboard::write(&points, &path).with_context(|| format!("{}: cannot be written", path.display()))?;
+    draw_both(history, folder).map_err(|e| anyhow!("{}: the curves cannot be drawn: {e}", folder.display()))
 }
 
-fn draw(history: &[Epoch], path: &Path) -> Result<(), Box<dyn std::error::Error>> {
-    let root = SVGBackend::new(path, (1200, 500)).into_drawing_area();
+/// Pixels of the curves.
+const SIZE: (u32, u32) = (1200, 500);
+
+fn draw_both(history: &[Epoch], folder: &Path) -> Result<(), Box<dyn std::error::Error>> {
+    register_font("sans-serif", FontStyle::Normal, dejavu::sans::regular()).map_err(|_| "no font")?;
+    draw(history, &SVGBackend::new(&folder.join("curves.svg"), SIZE).into_drawing_area())?;
+    let mut pixels = vec![0; (SIZE.0 * SIZE.1 * 3) as usize];
+    draw(history, &BitMapBackend::with_buffer(&mut pixels, SIZE).into_drawing_area())?;
+    let picture = image::RgbImage::from_raw(SIZE.0, SIZE.1, pixels).ok_or("no picture")?;
+    Ok(picture.save(folder.join("curves.png"))?)
+}
+
+fn draw<B: DrawingBackend>(
+    history: &[Epoch],
+    root: &DrawingArea<B, Shift>,
+) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
     root.fill(&WHITE)?;
     let last = history.len().max(2);
     let panels = root.split_evenly((1, 2));
@@ -116,4 +155,35 @@ fn draw(history: &[Epoch], path: &Path) -> Result<(), Box<dyn std::error::Error>
     }
     root.present()?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn curves_are_drawn_with_letters() {
+        let folder = tempfile::tempdir().unwrap();
+        let epoch = |epoch: usize| Epoch {
+            epoch,
+            loss: 1.0 / epoch as f64,
+            accuracy: 0.7,
+            validation_loss: 0.8,
+            validation_accuracy: 0.6,
+            ..Epoch::default()
+        };
+        write(&[epoch(1), epoch(2), epoch(3)], folder.path()).unwrap();
+        let svg = std::fs::read_to_string(folder.path().join("curves.svg")).unwrap();
+        for part in ["Accuracy", "Loss", "epoch", "validation", "#0072B2", "#D55E00"] {
+            assert!(svg.contains(part), "{part}");
+        }
+        let png = image::open(folder.path().join("curves.png")).unwrap().into_rgb8();
+        assert_eq!(png.dimensions(), SIZE);
+        let count = |wanted: [u8; 3]| png.pixels().filter(|p| p.0 == wanted).count();
+        assert!(count([0, 114, 178]) > 500 && count([213, 94, 0]) > 500, "both lines in both panels");
+        // The captions are drawn in black on white.
+        let caption = (0..40).flat_map(|y| (0..600).map(move |x| (x, y)));
+        assert!(caption.filter(|&(x, y)| png.get_pixel(x, y).0[0] < 60).count() > 100);
+        assert!(folder.path().join("events.out.tfevents.0.fovea").is_file());
+    }
 }

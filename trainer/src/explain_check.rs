@@ -19,6 +19,7 @@ use prost::Message;
 use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
 use std::fmt::Write as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Measures the explanations of a model on phantoms with known lesions.
 #[derive(Clone, Debug, clap::Args)]
@@ -200,13 +201,14 @@ fn put(head: &mut Head, name: &str, values: &[f32]) {
 
 /// An engine with its package.
 struct Explainer {
-    package: Package,
+    package: Arc<Package>,
     engine: Box<dyn Engine>,
 }
 
 impl Explainer {
     fn new(package: Package) -> Result<Self> {
-        let engine = fovea::engine::open("auto", &package)?;
+        let package = Arc::new(package);
+        let engine = fovea::engine::open("auto", &package, &fovea::engine::Options::default())?;
         Ok(Self { package, engine })
     }
 

@@ -1,13 +1,16 @@
 //! The trainer of fovea: from a folder of labelled B-scans to a model package.
 
 pub mod augment;
+pub mod backbone;
 pub mod cache;
 pub mod checkpoint;
 pub mod curves;
+pub mod dashboard;
 pub mod data;
 pub mod device;
 pub mod explain_check;
 pub mod export;
+pub mod fetch;
 pub mod mixup;
 pub mod network;
 pub mod nn;
@@ -16,10 +19,12 @@ pub mod quantise_aware;
 pub mod report;
 pub mod score;
 pub mod section;
+pub mod shards;
 pub mod split;
 pub mod statistics;
 pub mod svg;
 pub mod teach;
+pub mod tensorboard;
 pub mod train;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -46,6 +51,7 @@ pub fn interrupt() -> Result<impl Fn() -> bool, ctrlc::Error> {
     if SET.set(()).is_ok() {
         ctrlc::set_handler(|| {
             if PRESSED.swap(true, Ordering::Relaxed) {
+                dashboard::restore();
                 std::process::exit(130);
             }
         })?;

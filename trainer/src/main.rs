@@ -1,11 +1,16 @@
 //! `fovea-train`: the trainer's command line.
 
 use clap::{Parser, Subcommand};
-use fovea_trainer::{cache, data, explain_check, export, phantom, report, split, teach, train};
+use fovea_trainer::{
+    backbone, cache, data, explain_check, export, phantom, report, shards, split, teach, train,
+};
 
 /// Trains and exports the model that fovea runs.
 #[derive(Parser)]
-#[command(version, after_help = "In order: data, prepare, extract, train, evaluate, export, report.")]
+#[command(
+    version,
+    after_help = "In order: data, prepare, weights, extract, train, evaluate, export, report."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -15,7 +20,9 @@ struct Cli {
 enum Command {
     Data(data::DataArgs),
     Prepare(split::PrepareArgs),
+    Weights(backbone::WeightsArgs),
     Extract(cache::ExtractArgs),
+    Merge(shards::MergeArgs),
     Train(train::TrainArgs),
     Evaluate(train::EvaluateArgs),
     Report(report::ReportArgs),
@@ -31,7 +38,9 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Data(args) => data::run(&args),
         Command::Prepare(args) => split::prepare(&args),
+        Command::Weights(args) => backbone::run(&args),
         Command::Extract(args) => cache::extract(&args),
+        Command::Merge(args) => shards::merge(&args),
         Command::Train(args) => train::train(&args),
         Command::Evaluate(args) => train::evaluate(&args),
         Command::Report(args) => report::run(&args),

@@ -166,14 +166,16 @@ fn folded(weights: &Weights, conv: &Conv) -> Result<Folded, WeightsError> {
     let weight = weights.get(&format!("{}.conv.weight", conv.name), &[o, conv.input, kh, kw])?;
     let (beta, mean, variance) = (get("bias")?, get("running_mean")?, get("running_var")?);
     let ones = vec![1.0; o];
-    let gamma = get("weight").unwrap_or(&ones);
+    // Keras trains without a scale; one that is there must fit.
+    let has_scale = weights.tensors.contains_key(&format!("{}.bn.weight", conv.name));
+    let gamma = if has_scale { get("weight")? } else { &ones };
     let scale: Vec<f32> = (0..o).map(|c| gamma[c] / (variance[c] + BN_EPSILON).sqrt()).collect();
     let bias = (0..o).map(|c| beta[c] - mean[c] * scale[c]).collect();
     Ok(Folded { weight: turn(weight, [o, conv.input, kh, kw], false), bias, scale })
 }
 
 /// The convolutions of blocks, in the order of the parameters.
-fn convs_of(blocks: &[Block]) -> impl Iterator<Item = &Conv> {
+pub(crate) fn convs_of(blocks: &[Block]) -> impl Iterator<Item = &Conv> {
     blocks.iter().flat_map(|block| convs(&block.nodes))
 }
 
@@ -526,6 +528,18 @@ pub(crate) mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_scale_of_a_wrong_shape_is_refused() {
+        let blocks = inception_v3(3).split_off(11);
+        let mut weights = random_weights(&blocks);
+        let load = |w: &Weights| Section::load(&blocks, w, HeadKind::Gap, 1, Layout::Nhwc, &Device::flex());
+        let name = "Mixed_7c.branch1x1.bn.weight";
+        weights.set(name, &[320], vec![2.0; 320]);
+        assert!(load(&weights).is_ok());
+        weights.set(name, &[319], vec![2.0; 319]);
+        assert!(load(&weights).unwrap_err().to_string().contains(name));
     }
 
     #[test]

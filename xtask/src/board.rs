@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use fovea::engine::cuda::kernels::{PTX, SIGNED, built};
-use fovea::engine::cuda::schedule::{Schedule, THREADS, WORDS, Wishes};
+use fovea::engine::cuda::schedule::{CutAs, Schedule, THREADS, WORDS, Wishes};
 use fovea::engine::{plan::Plan, scalar};
 use fovea_simulator::{self as simulator, Counters, DeviceMemory, Fault, Launch, Module, Options};
 
@@ -36,7 +36,7 @@ impl Board {
     /// A plan cut for so many blocks.
     pub fn schedule(&self, plan: &Plan, blocks: usize) -> anyhow::Result<Schedule> {
         let signed = SIGNED.contains(&self.module.target());
-        Ok(Schedule::new(plan.clone(), Wishes { blocks, signed })?)
+        Ok(Schedule::new(plan.clone(), Wishes { cut: CutAs { blocks, narrow: false }, signed })?)
     }
 
     fn put(&self, bytes: &[u8]) -> anyhow::Result<u64> {

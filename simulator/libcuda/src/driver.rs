@@ -60,7 +60,7 @@ struct State {
     next: Handle,
     rolls: u64,
     counts: HashMap<u8, u64>,
-    lost: bool,
+    lost: Option<Instant>,
     dice: u64,
 }
 
@@ -75,7 +75,10 @@ pub struct Driver {
 impl Driver {
     /// A driver with one device.
     pub fn new(settings: Settings) -> Self {
-        let dice = if let Streams::Late(seed) = settings.streams { seed } else { 0 };
+        let dice = match settings.streams {
+            Streams::Late(seed) | Streams::Unordered(seed) => seed,
+            Streams::InOrder => 0,
+        };
         let state = State { next: 0x1000, dice, ..State::default() };
         Self { settings, state: Mutex::new(state), bell: Condvar::new() }
     }
@@ -99,12 +102,12 @@ impl Driver {
 
     /// The device falls off its bus.
     pub(crate) fn lose(&self) {
-        self.lock().lost = true;
+        self.lock().lost = Some(Instant::now());
     }
 
     /// True until the device fell off its bus.
     pub fn is_there(&self) -> bool {
-        self.settings.devices > 0 && !self.lock().lost
+        self.settings.devices > 0 && !self.lock().is_lost(&self.settings)
     }
 
     /// Takes the primary context, made anew where nobody has it.
@@ -113,7 +116,7 @@ impl Driver {
     /// [`code::DEVICE_UNAVAILABLE`], and what a kernel left.
     pub fn retain(self: &Arc<Self>) -> Outcome<Handle> {
         let mut state = self.lock();
-        if state.lost {
+        if state.is_lost(&self.settings) {
             return Err(code::DEVICE_UNAVAILABLE);
         }
         if let Some(context) = &mut state.context {
@@ -177,7 +180,7 @@ impl Driver {
         act: impl FnOnce(&mut Context, Handle) -> Outcome<T>,
     ) -> Outcome<T> {
         let mut state = self.lock();
-        if state.lost {
+        if state.is_lost(&self.settings) {
             return Err(code::DEVICE_UNAVAILABLE);
         }
         let new = state.handle();
@@ -241,6 +244,9 @@ impl Driver {
     /// # Errors
     /// [`code::NOT_READY`] and as [`Self::with`].
     pub fn came(&self, handle: Handle, event: Handle) -> Outcome<Option<Instant>> {
+        if self.happens(Kind::Early) {
+            return Ok(None);
+        }
         let asked = self.with(handle, |context, _| {
             context.asked = true;
             let event = context.events.get(&event).ok_or(code::INVALID_HANDLE)?;
@@ -287,10 +293,10 @@ impl Driver {
     pub(crate) fn take(&self, context: Handle) -> Option<(Handle, Work)> {
         let mut state = self.lock();
         loop {
-            let late = matches!(self.settings.streams, Streams::Late(_));
+            let streams = self.settings.streams;
             let dice = state.roll();
             let here = state.context.as_mut().filter(|c| c.handle == context)?;
-            if let Some(found) = here.choose(late, dice) {
+            if let Some(found) = here.choose(streams, dice) {
                 return Some(found);
             }
             state = self.bell.wait(state).unwrap_or_else(|e| e.into_inner());
@@ -337,6 +343,11 @@ impl Driver {
 }
 
 impl State {
+    /// True while the device is off its bus.
+    fn is_lost(&self, settings: &Settings) -> bool {
+        self.lost.is_some_and(|since| settings.back.is_none_or(|back| since.elapsed() < back))
+    }
+
     fn handle(&mut self) -> Handle {
         self.next += 0x10;
         self.next
@@ -365,7 +376,8 @@ impl Context {
     }
 
     /// Takes the next piece of a stream that may go on: the oldest, or a random one when somebody asks.
-    fn choose(&mut self, late: bool, dice: u64) -> Option<(Handle, Work)> {
+    fn choose(&mut self, streams: Streams, dice: u64) -> Option<(Handle, Work)> {
+        let late = streams != Streams::InOrder;
         if self.failed.is_some() || late && !self.asked {
             return None;
         }
@@ -386,7 +398,9 @@ impl Context {
         let pick = if late { dice as usize % ready.len().max(1) } else { 0 };
         let (_, handle) = ready.get(pick)?;
         let stream = self.streams.get_mut(handle)?;
-        let (_, work) = stream.queue.pop_front()?;
+        let place =
+            if let Streams::Unordered(_) = streams { dice as usize % stream.queue.len().max(1) } else { 0 };
+        let (_, work) = stream.queue.remove(place)?;
         stream.busy = true;
         self.asked = false;
         Some((*handle, work))

@@ -6,11 +6,13 @@
 //! | `FOVEA_DRIVER_CUDA` | version of the driver, as `10.2` | 12.6 |
 //! | `FOVEA_DRIVER_DEVICES` | 0 or 1 | 1 |
 //! | `FOVEA_DRIVER_SCHEDULE` | `late`, `eager`, `reversed`, `random:SEED` | `late` |
-//! | `FOVEA_DRIVER_STREAMS` | `in-order`, `late:SEED` | `in-order` |
+//! | `FOVEA_DRIVER_STREAMS` | `in-order`, `late:SEED`, `unordered:SEED` | `in-order` |
 //! | `FOVEA_DRIVER_CHECKS` | `on`, `off`: races and unwritten shared memory | `on` |
+//! | `FOVEA_DRIVER_BACK` | milliseconds after which a lost device is back | never |
 //! | `FOVEA_DRIVER_FAULTS` | `KIND:N` or `KIND:N+` with commas between, see [`Kind`] | none |
 
 use fovea_simulator::Schedule;
+use std::time::Duration;
 
 /// When work of streams runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +21,9 @@ pub enum Streams {
     InOrder,
     /// As late as is legal: only while somebody asks for a result, a piece each time; of streams that may go on a random one.
     Late(u64),
+    /// Late, and the pieces of one stream in any order, its events too: no driver does so. A program that still gives right answers
+    /// does not need the order that it asks for, or its test would not see that it is missing.
+    Unordered(u64),
 }
 
 /// What goes wrong.
@@ -36,11 +41,15 @@ pub enum Kind {
     Hang,
     /// `wrong`: what is copied to the host has its bits turned.
     Wrong,
-    /// `lost`: the device falls off its bus before a kernel and does not come back.
+    /// `lost`: the device falls off its bus before a kernel, and comes back when [`Settings::back`] says so.
     Lost,
+    /// `module`: loading kernels, `CUDA_ERROR_NO_BINARY_FOR_GPU`.
+    Module,
+    /// `early`: an event is said to have come when it has not, as if nobody had waited.
+    Early,
 }
 
-const KINDS: [(&str, Kind); 7] = [
+const KINDS: [(&str, Kind); 9] = [
     ("allocation", Kind::Allocation),
     ("pinned", Kind::Pinned),
     ("refuse", Kind::Refuse),
@@ -48,6 +57,8 @@ const KINDS: [(&str, Kind); 7] = [
     ("hang", Kind::Hang),
     ("wrong", Kind::Wrong),
     ("lost", Kind::Lost),
+    ("module", Kind::Module),
+    ("early", Kind::Early),
 ];
 
 /// Goes wrong at the Nth time, from 1, or from the Nth time on.
@@ -78,6 +89,8 @@ pub struct Settings {
     pub checks: bool,
     /// What goes wrong.
     pub faults: Vec<Fault>,
+    /// After which a lost device is back.
+    pub back: Option<Duration>,
 }
 
 impl Default for Settings {
@@ -90,6 +103,7 @@ impl Default for Settings {
             streams: Streams::InOrder,
             checks: true,
             faults: Vec::new(),
+            back: None,
         }
     }
 }
@@ -117,16 +131,21 @@ impl Settings {
         set("DEVICES", &mut |to, text| text.parse().ok().filter(|n| *n < 2).map(|n| to.devices = n))?;
         set("SCHEDULE", &mut |to, text| text.parse().ok().map(|s| to.schedule = s))?;
         set("STREAMS", &mut |to, text| {
-            to.streams = match text.strip_prefix("late:") {
-                Some(seed) => Streams::Late(seed.parse().ok()?),
+            to.streams = match text.split_once(':') {
+                Some(("late", seed)) => Streams::Late(seed.parse().ok()?),
+                Some(("unordered", seed)) => Streams::Unordered(seed.parse().ok()?),
                 None if text == "in-order" => Streams::InOrder,
-                None => return None,
+                _ => return None,
             };
             Some(())
         })?;
         set("CHECKS", &mut |to, text| {
             to.checks = text == "on";
             (to.checks || text == "off").then_some(())
+        })?;
+        set("BACK", &mut |to, text| {
+            to.back = Some(Duration::from_millis(text.parse().ok()?));
+            Some(())
         })?;
         set("FAULTS", &mut |to, text| {
             to.faults = text.split(',').map(fault).collect::<Option<_>>()?;

@@ -2,6 +2,7 @@
 
 mod alu;
 mod float;
+mod forms;
 mod grid;
 mod table;
 mod warp;

@@ -346,8 +346,9 @@ pub fn set_timings(file: &File, timings: Timings) -> Result<(), Errno> {
 
 /// Asks for news when the signal changes; not every driver can, and those go without.
 pub fn subscribe(file: &File) {
-    // V4L2_EVENT_SOURCE_CHANGE
-    let _ = subscribe_event(file, Subscription { kind: 5, ..Default::default() });
+    // V4L2_EVENT_SOURCE_CHANGE, of the input that is selected.
+    let id = g_input(file, 0).unwrap_or(0);
+    let _ = subscribe_event(file, Subscription { kind: 5, id, ..Default::default() });
 }
 
 /// Takes the events that wait; true when the signal changed.

@@ -5,6 +5,7 @@ use anyhow::{Context, bail};
 use fovea::engine::{self, Engine, simd::Isa};
 use fovea::model::{Package, golden_input};
 use serde::Serialize;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -31,7 +32,7 @@ pub fn isa(name: &str) -> anyhow::Result<Isa> {
 }
 
 /// Opens `NAME`, `simd:ISA`, `simd@THREADS` or `simd:ISA@THREADS`.
-pub fn open(spec: &str, package: &Package) -> anyhow::Result<Box<dyn Engine>> {
+pub fn open(spec: &str, package: &Arc<Package>) -> anyhow::Result<Box<dyn Engine>> {
     let (rest, threads) = match spec.split_once('@') {
         Some((rest, threads)) => {
             let count = threads.parse().ok().filter(|count| (1..=1024).contains(count));
@@ -44,7 +45,7 @@ pub fn open(spec: &str, package: &Package) -> anyhow::Result<Box<dyn Engine>> {
         None => (rest, None),
     };
     if instructions.is_none() && threads.is_none() {
-        return Ok(engine::open(name, package)?);
+        return Ok(engine::open(name, package, &engine::Options::default())?);
     }
     if name != engine::simd::NAME {
         bail!("instructions and threads can be chosen for the engine simd only, not for '{name}'");
@@ -55,7 +56,7 @@ pub fn open(spec: &str, package: &Package) -> anyhow::Result<Box<dyn Engine>> {
 /// Runs both `runs` times in turn; `None` when stopped.
 pub fn compare(
     pair: &str,
-    package: &Package,
+    package: &Arc<Package>,
     runs: usize,
     warmup: usize,
     stop: &AtomicBool,

@@ -55,6 +55,7 @@ pub fn measure(reader: &mut Reader, path: &Path, runs: usize) -> anyhow::Result<
             reason: "-",
             age: Duration::from_secs(3000),
             engine: "-",
+            note: "",
             millis: 0.0,
         }),
         model: &model,
@@ -93,6 +94,7 @@ pub fn measure(reader: &mut Reader, path: &Path, runs: usize) -> anyhow::Result<
             reason: &answer.diagnosis.reason,
             age: Duration::from_millis(40),
             engine: answer.engine,
+            note: answer.note.as_deref().unwrap_or_default(),
             millis: answer.millis,
         };
         let view = View { state: State::Finding, shown: Some(shown), model: &model, strip: Strip::default() };

@@ -39,8 +39,10 @@ pub fn run(config: &Config) -> bool {
 fn answers(config: &Config) -> Result<String, String> {
     let folder = crate::cli::model_folder(config).map_err(|error| error.to_string())?;
     let package = Package::open(&folder).map_err(|error| error.to_string())?;
-    let mut engine = engine::open(&config.engine, &package).map_err(|error| error.to_string())?;
-    let off = engine::golden_difference(engine.as_mut(), &package).map_err(|error| error.to_string())?;
+    let package = Arc::new(package);
+    let mut engine =
+        engine::open(&config.engine, &package, &config.gpu.options()).map_err(|error| error.to_string())?;
+    let off = engine::Proof::of(&package).difference(engine.as_mut()).map_err(|error| error.to_string())?;
     Ok(format!("{} gives the golden logits of {} (off by {off:.4})", engine.name(), package.identity()))
 }
 
@@ -70,7 +72,7 @@ fn gives(config: &Config) -> Result<String, String> {
         let _ = signals.try_send(signal);
         true
     };
-    let port = Port::new(say, frames.clone(), Arc::clone(&halt), Duration::from_secs(1));
+    let port = Port::new(say, frames.clone(), Arc::clone(&halt), config.stale_after.duration() * 5 / 8);
     let body = move || feed.run(&port);
     // Not joined: a driver may hold it.
     std::thread::Builder::new().name("source".into()).spawn(body).map_err(|error| error.to_string())?;

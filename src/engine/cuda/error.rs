@@ -59,15 +59,18 @@ pub enum CudaError {
     /// The model is no integer program.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// A table of cuts cannot be kept.
+    #[error("the table of cuts cannot be written: {0}")]
+    Table(String),
     /// The model is too large.
     #[error("the model needs more than 1 GB in one piece; use the engine tract")]
     Large,
 }
 
 impl CudaError {
-    /// True when this machine has no device that fovea could use, which is no fault.
+    /// True when this machine has no driver, and so no device that fovea could use, which is no fault.
     pub fn is_absence(&self) -> bool {
-        matches!(self, Self::Absent | Self::NoDevice)
+        matches!(self, Self::Absent)
     }
 }
 

@@ -18,20 +18,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 /// The file that includes all others.
-pub const MAIN: &str = "all.cu";
+pub const MAIN: &str = "steps.cu";
 
 /// The sources, by name.
-pub const SOURCES: [(&str, &str); 10] = [
-    (MAIN, include_str!("kernels/all.cu")),
+pub const SOURCES: [(&str, &str); 7] = [
+    (MAIN, include_str!("kernels/steps.cu")),
     ("job.cuh", include_str!("kernels/job.cuh")),
     ("loads.cuh", include_str!("kernels/loads.cuh")),
-    ("steps.cu", include_str!("kernels/steps.cu")),
     ("convolve_mma.cuh", include_str!("kernels/convolve_mma.cuh")),
     ("convolve_wmma.cuh", include_str!("kernels/convolve_wmma.cuh")),
     ("convolve_plain.cuh", include_str!("kernels/convolve_plain.cuh")),
     ("pool.cuh", include_str!("kernels/pool.cuh")),
-    ("prepare.cu", include_str!("kernels/prepare.cu")),
-    ("explain.cu", include_str!("kernels/explain.cu")),
 ];
 
 /// What NVRTC is told besides the architecture: no product and sum may become one rounding.
@@ -197,8 +194,8 @@ fn compiled(capability: u32) -> Result<Vec<u8>, String> {
     Ok(ptx)
 }
 
-/// Where compiled kernels are kept.
-fn cache() -> Option<PathBuf> {
+/// Where compiled kernels and tables of cuts are kept.
+pub(super) fn cache() -> Option<PathBuf> {
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
     let base =
         std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|p| p.is_absolute()).or_else(home);

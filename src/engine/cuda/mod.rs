@@ -8,13 +8,17 @@
 //! - `kernels`: the compiled kernels and which of them a device takes.
 //! - `schedule`: from the plan to jobs of blocks.
 //! - `network`: memory and graph.
+//! - `examine`: whether a device computes rightly, and how fast.
+//! - `tune`: which cuts of the launches are fastest on a device.
 
 mod api;
 mod driver;
 mod error;
+pub mod examine;
 pub mod kernels;
 mod network;
 pub mod schedule;
+pub mod tune;
 
 pub use driver::Device;
 pub use error::CudaError;
@@ -24,6 +28,7 @@ use super::{Engine, EngineError, Output, scalar};
 use crate::prepare::NetworkInput;
 use driver::Context;
 use network::Network;
+use schedule::{CutAs, Cuts, Launch};
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
@@ -37,14 +42,14 @@ pub struct Options {
     pub limit: Duration,
     /// The same for the first, which waits for the driver to load what it needs.
     pub first_limit: Duration,
-    /// Blocks that a launch should have at least; chosen from the device without it.
-    pub blocks: Option<usize>,
+    /// How launches are cut; without it as the device's table says ([`tune`]), else chosen from the device.
+    pub cut: Option<CutAs>,
 }
 
 impl Default for Options {
     /// Half a second a picture, five times what the slowest board is expected to need, and ten seconds for the first.
     fn default() -> Self {
-        Self { limit: Duration::from_millis(500), first_limit: Duration::from_secs(10), blocks: None }
+        Self { limit: Duration::from_millis(500), first_limit: Duration::from_secs(10), cut: None }
     }
 }
 
@@ -64,7 +69,7 @@ impl Cuda {
     pub fn new(onnx: &[u8], options: Options) -> Result<Self, CudaError> {
         // The device first: without one the model need not be read.
         let context = Context::open()?;
-        Self::on(context, Plan::read(onnx)?, options)
+        Self::on(context, Plan::read(onnx)?, options, None)
     }
 
     /// An engine for a plan.
@@ -72,15 +77,29 @@ impl Cuda {
     /// # Errors
     /// [`CudaError`].
     pub fn of(plan: Plan, options: Options) -> Result<Self, CudaError> {
-        Self::on(Context::open()?, plan, options)
+        Self::on(Context::open()?, plan, options, None)
     }
 
-    fn on(context: Arc<Context>, plan: Plan, options: Options) -> Result<Self, CudaError> {
+    /// An engine some of whose launches are cut so.
+    fn cut_as(plan: Plan, options: Options, cuts: &Cuts) -> Result<Self, CudaError> {
+        Self::on(Context::open()?, plan, options, Some(cuts))
+    }
+
+    fn on(
+        context: Arc<Context>,
+        plan: Plan,
+        options: Options,
+        cuts: Option<&Cuts>,
+    ) -> Result<Self, CudaError> {
         let loaded = kernels::load(&context)?;
         let what = loaded.what.clone();
         static NAMED: Once = Once::new();
         NAMED.call_once(|| tracing::info!("device: {}; kernels {what}", context.device));
-        let network = Network::new(&context, loaded, plan, options)?;
+        let known = match cuts {
+            None if options.cut.is_none() => tune::known(&context.device),
+            _ => Cuts::new(),
+        };
+        let network = Network::new(&context, loaded, plan, options, cuts.unwrap_or(&known))?;
         Ok(Self { network, context, kernels: what })
     }
 
@@ -92,6 +111,21 @@ impl Cuda {
     /// Which form of the kernels is used.
     pub fn kernels(&self) -> &str {
         &self.kernels
+    }
+
+    /// The launches of a picture, in order.
+    pub fn launches(&self) -> &[Launch] {
+        self.network.launches()
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &Plan {
+        self.network.plan()
+    }
+
+    /// For each job of the launches its step in the plan.
+    pub fn steps(&self) -> &[usize] {
+        self.network.steps()
     }
 
     /// Nodes of the network's graph.

@@ -2,13 +2,18 @@
 
 use super::driver::{Argument, Context, DeviceMemory, Event, Graph, HostMemory, Kernel, Stream};
 use super::kernels::Loaded;
-use super::schedule::{Schedule, THREADS, WORDS, Wishes};
-use super::{CudaError, Options};
+use super::schedule::{CutAs, Cuts, Launch, Schedule, THREADS, WORDS, Wishes};
+use super::{CudaError, Device, Options};
 use crate::engine::plan::Plan;
 use std::sync::Arc;
 
 /// Blocks that a multiprocessor should have at least, so that some compute while others wait for memory.
 const BLOCKS: usize = 3;
+
+/// How launches are cut where nothing is known.
+pub fn usual(device: &Device) -> CutAs {
+    CutAs { blocks: device.multiprocessors * BLOCKS, narrow: false }
+}
 
 /// The network on the device. Fields are dropped in this order: the graph before what it uses.
 #[derive(Debug)]
@@ -16,8 +21,11 @@ pub struct Network {
     graph: Option<Graph>,
     stream: Stream,
     kernel: Kernel,
-    /// Launches: address of the jobs, their number, blocks.
-    launches: Vec<(u64, usize, usize)>,
+    launches: Vec<Launch>,
+    /// For each job its step in the plan.
+    steps: Vec<usize>,
+    /// Address of the jobs.
+    jobs: u64,
     input: HostMemory,
     output: HostMemory,
     memory: Memory,
@@ -42,7 +50,7 @@ struct Memory {
     multiplier: DeviceMemory,
     partial: DeviceMemory,
     tickets: DeviceMemory,
-    /// Held for the addresses in `launches`.
+    /// Held for their address.
     _jobs: DeviceMemory,
 }
 
@@ -56,16 +64,13 @@ impl Network {
         loaded: Loaded,
         plan: Plan,
         options: Options,
+        cuts: &Cuts,
     ) -> Result<Self, CudaError> {
-        let blocks = options.blocks.unwrap_or(context.device.multiprocessors * BLOCKS);
-        let schedule = Schedule::new(plan, Wishes { blocks, signed: loaded.signed })?;
+        let cut = options.cut.unwrap_or_else(|| usual(&context.device));
+        let schedule = Schedule::tuned(plan, Wishes { cut, signed: loaded.signed }, cuts)?;
         let kernel = loaded.module.kernel("steps")?;
         let jobs = DeviceMemory::of(context, &schedule.words())?;
-        let launches = schedule
-            .launches
-            .iter()
-            .map(|launch| (jobs.address() + (launch.first * WORDS * 4) as u64, launch.jobs, launch.blocks))
-            .collect();
+        let address = jobs.address();
         let memory = Memory {
             arena: DeviceMemory::new(context, schedule.plan.arena)?,
             weights: DeviceMemory::of(context, &schedule.weights)?,
@@ -75,7 +80,7 @@ impl Network {
             tickets: DeviceMemory::of(context, &vec![0u32; schedule.tickets])?,
             _jobs: jobs,
         };
-        let Schedule { mut plan, .. } = schedule;
+        let Schedule { mut plan, launches, steps, .. } = schedule;
         let input = &plan.tensors[plan.input];
         let input_place = input.place;
         let input = HostMemory::new(context, input.shape.iter().product())?;
@@ -88,6 +93,8 @@ impl Network {
             stream: Stream::new(context)?,
             kernel,
             launches,
+            steps,
+            jobs: address,
             input,
             output,
             memory,
@@ -106,6 +113,16 @@ impl Network {
     /// The plan; the features' place is that in [`Self::output`].
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// The launches of a picture, in order.
+    pub fn launches(&self) -> &[Launch] {
+        &self.launches
+    }
+
+    /// For each job of the launches its step in the plan.
+    pub fn steps(&self) -> &[usize] {
+        &self.steps
     }
 
     /// Nodes of the graph.
@@ -128,14 +145,15 @@ impl Network {
     }
 
     fn launch(&self, stream: &Stream, number: usize) -> Result<(), CudaError> {
-        let (jobs, count, blocks) = self.launches[number];
+        let launch = &self.launches[number];
+        let jobs = self.jobs + (launch.first * WORDS * 4) as u64;
         let m = &self.memory;
         let buffers = [&m.arena, &m.weights, &m.bias, &m.multiplier, &m.partial, &m.tickets];
-        let mut arguments = vec![Argument::Address(jobs), Argument::Int(count as i32)];
+        let mut arguments = vec![Argument::Address(jobs), Argument::Int(launch.jobs as i32)];
         arguments.extend(buffers.map(|memory| Argument::Address(memory.address())));
         // SAFETY: these are the arguments of `steps`; the schedule's jobs stay inside the buffers, which this value owns, and
         // it waits for the work, or loses the device, before it lets them go.
-        unsafe { stream.launch(self.kernel, blocks, THREADS, &arguments) }
+        unsafe { stream.launch(self.kernel, launch.blocks, THREADS, &arguments) }
     }
 
     /// The features' bytes for an input, from [`Plan::features`]'s first byte on. A failure loses the device: what it left there is

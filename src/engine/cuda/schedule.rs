@@ -4,6 +4,8 @@
 
 use super::CudaError;
 use crate::engine::plan::{Convolution, Plan, Pool, PoolKind, Step, Tensor};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Threads of every block that computes a step.
 pub const THREADS: usize = 128;
@@ -25,8 +27,8 @@ const LIMIT: usize = 1 << 30;
 /// What the device wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wishes {
-    /// Blocks that a launch should have at least; small steps share their tiles among more blocks to reach it.
-    pub blocks: usize,
+    /// Blocks that a launch should have at least, for which small steps share their tiles among more blocks; and tiles.
+    pub cut: CutAs,
     /// The kernels read activations as signed bytes, 128 lower (wmma): the bias makes up for it.
     pub signed: bool,
 }
@@ -80,7 +82,22 @@ pub struct Launch {
     pub jobs: usize,
     /// Blocks of them all.
     pub blocks: usize,
+    /// What they compute: the same words for the same shapes, which [`Cuts`] are found by.
+    pub shape: String,
 }
+
+/// How a launch is cut into blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CutAs {
+    /// Blocks that it should have at least.
+    pub blocks: usize,
+    /// Tiles of 32 outputs, also where 64 fit as well.
+    pub narrow: bool,
+}
+
+/// Cuts for launches, by [`Launch::shape`]; others are cut as [`Wishes`] say.
+pub type Cuts = BTreeMap<String, CutAs>;
 
 /// The whole program and what lies in the device's memory for it.
 #[derive(Debug)]
@@ -115,13 +132,13 @@ struct Cut {
 }
 
 impl Cut {
-    fn of(conv: &Convolution, from: &Tensor, to: &Tensor) -> Self {
+    fn of(conv: &Convolution, from: &Tensor, to: &Tensor, narrow: bool) -> Self {
         let [oh, ow, outputs] = to.shape;
         let products = conv.window.kernel[0] * conv.window.kernel[1] * from.shape[2];
         let padded = |width: usize| outputs.next_multiple_of(width);
         let (kind, width) = match () {
             () if !wide(from) => (2, 32),
-            () if padded(64) <= padded(32) => (0, 64),
+            () if padded(64) <= padded(32) && !narrow => (0, 64),
             () => (1, 32),
         };
         Self {
@@ -159,6 +176,14 @@ impl Schedule {
     /// # Errors
     /// [`CudaError::Large`].
     pub fn new(plan: Plan, wishes: Wishes) -> Result<Self, CudaError> {
+        Self::tuned(plan, wishes, &Cuts::new())
+    }
+
+    /// The schedule of a plan some of whose launches are cut as was measured to be best.
+    ///
+    /// # Errors
+    /// [`CudaError::Large`].
+    pub fn tuned(plan: Plan, wishes: Wishes, cuts: &Cuts) -> Result<Self, CudaError> {
         let waves = plan.waves.clone();
         let mut made = Self {
             launches: Vec::new(),
@@ -175,7 +200,7 @@ impl Schedule {
         for steps in waves {
             let wave: Vec<usize> = (next..next + steps).collect();
             next += steps;
-            made.launch(&wave, wishes)?;
+            made.launch(&wave, wishes, cuts)?;
         }
         let sizes = [made.plan.arena, made.weights.len(), made.bias.len() * 4, made.partial * 4];
         if sizes.iter().any(|size| *size > LIMIT) {
@@ -190,19 +215,23 @@ impl Schedule {
         Ok(made)
     }
 
-    fn launch(&mut self, steps: &[usize], wishes: Wishes) -> Result<(), CudaError> {
+    fn launch(&mut self, steps: &[usize], wishes: Wishes, tuned: &Cuts) -> Result<(), CudaError> {
+        let shapes: Vec<String> =
+            steps.iter().map(|&step| shape(&self.plan, &self.plan.steps[step])).collect();
+        let shape = shapes.join(" + ");
+        let CutAs { blocks: wanted, narrow } = tuned.get(&shape).copied().unwrap_or(wishes.cut);
         let cuts: Vec<Option<Cut>> = steps
             .iter()
             .map(|&step| match &self.plan.steps[step] {
                 Step::Convolution(c) => {
-                    Some(Cut::of(c, &self.plan.tensors[c.from], &self.plan.tensors[c.to]))
+                    Some(Cut::of(c, &self.plan.tensors[c.from], &self.plan.tensors[c.to], narrow))
                 }
                 Step::Pool(_) => None,
             })
             .collect();
         // Where tiles alone are too few blocks for the device, long sums are shared, such that all blocks have about as much to do.
         let work: usize = cuts.iter().flatten().map(Cut::work).sum();
-        let each = (work / wishes.blocks.max(1)).max(FEWEST);
+        let each = (work / wanted.max(1)).max(FEWEST);
         let first = self.jobs.len();
         let (mut blocks, mut partial, mut tickets) = (0, 0, 0);
         for (&step, cut) in steps.iter().zip(&cuts) {
@@ -271,7 +300,7 @@ impl Schedule {
         }
         self.partial = self.partial.max(partial);
         self.tickets = self.tickets.max(tickets);
-        self.launches.push(Launch { first, jobs: steps.len(), blocks });
+        self.launches.push(Launch { first, jobs: steps.len(), blocks, shape });
         Ok(())
     }
 
@@ -279,6 +308,19 @@ impl Schedule {
     pub fn words(&self) -> Vec<i32> {
         self.jobs.iter().flat_map(Job::words).collect()
     }
+}
+
+/// A step in words: picture read, window with its step, picture written.
+fn shape(plan: &Plan, step: &Step) -> String {
+    let (from, to) = step.tensors();
+    let picture = |tensor: usize| plan.tensors[tensor].shape.map(|n| n.to_string()).join("x");
+    let (window, what) = match step {
+        Step::Convolution(c) => (c.window, ""),
+        Step::Pool(Pool { window, kind: PoolKind::Max, .. }) => (*window, "maximum "),
+        Step::Pool(Pool { window, kind: PoolKind::Average, .. }) => (*window, "mean "),
+    };
+    let [[kh, kw], [sy, sx]] = [window.kernel, window.stride];
+    format!("{what}{} {kh}x{kw}/{sy}x{sx} {}", picture(from), picture(to))
 }
 
 /// Packs `[output][product]` into tiles and slices.

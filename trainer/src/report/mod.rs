@@ -10,6 +10,7 @@ mod tests;
 
 use crate::data::find;
 use crate::export::measure;
+use crate::fetch;
 use crate::split::{self, Row, Split};
 use anyhow::{Context, Result, bail};
 use compare::Comparison;
@@ -254,7 +255,7 @@ pub struct PredictArgs {
     /// Model package (a folder) or checkpoint (a file)
     #[arg(long)]
     pub model: PathBuf,
-    /// Pictures and folders of pictures
+    /// Pictures, folders of pictures, and web addresses (fetched by curl)
     #[arg(required = true, value_name = "PATH")]
     pub paths: Vec<PathBuf>,
     /// One JSON object a line
@@ -268,13 +269,9 @@ pub struct PredictArgs {
 /// Runs `predict`.
 ///
 /// # Errors
-/// When the model cannot be opened, a path is a web address, or no picture could be read.
+/// When the model cannot be opened, or no picture could be read.
 pub fn predict(args: &PredictArgs) -> Result<()> {
     let _pressed = crate::interrupt()?;
-    if let Some(url) = args.paths.iter().find(|p| p.to_string_lossy().contains("://")) {
-        // No HTTP client is built in: a trainer that fetches by itself is one more thing to keep safe.
-        bail!("{0}: a web address; download it first, for example: curl -fLO '{0}'", url.display());
-    }
     let mut files = Vec::new();
     for path in &args.paths {
         if path.is_dir() { files.extend(find::pictures_below(path)?) } else { files.push(path.clone()) }
@@ -283,7 +280,10 @@ pub fn predict(args: &PredictArgs) -> Result<()> {
     let mut read = 0;
     for path in &files {
         crate::export::runner::check_stop()?;
-        let result = fovea::Frame::read(path).map_err(anyhow::Error::from);
+        let result = match path.to_str().filter(|text| fetch::is_address(text)) {
+            None => fovea::Frame::read(path).map_err(anyhow::Error::from),
+            Some(address) => fetch::fetch(address).and_then(|bytes| Ok(fovea::Frame::decode(&bytes, path)?)),
+        };
         let answer = match result.and_then(|frame| Ok(model.reader().read(&frame)?)) {
             Ok(answer) => answer,
             Err(error) => {

@@ -21,7 +21,7 @@ pub enum Schedule {
 pub enum Rule {
     /// Adam (Kingma and Ba, 2015).
     Adam,
-    /// Adam with decoupled weight decay 0.01 (Loshchilov and Hutter, 2019).
+    /// Adam with decoupled weight decay (Loshchilov and Hutter, 2019).
     Adamw,
 }
 
@@ -40,9 +40,12 @@ pub enum ClassWeights {
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  fovea-train train --split split.csv --cache cache --weights inception_v3.safetensors --out run\n  \
-    fovea-train train --cache cache --weights inception_v3.safetensors --out run --rule adamw --schedule one-cycle --rate 3e-4 --ema 0.99\n\n\
-    OUT gets model.EPOCH-ACCURACY.safetensors (the best), history.csv, metrics.jsonl, curves.svg and the state for --resume.\n\
-    Ctrl-C stops after the batch; the best checkpoint stays."
+    fovea-train train --cache cache --weights inception_v3.safetensors --out run --rule adamw --schedule one-cycle --rate 3e-4 --ema 0.99\n  \
+    fovea-train extract --data OCT --weights inception_v3.h5 --cut Input --cache pictures\n  \
+    fovea-train train --data OCT --cache pictures --weights inception_v3.h5 --out full --rule adamw --schedule cosine --rate 1e-4 --passes 1\n\n\
+    OUT gets model.EPOCH-ACCURACY.safetensors (the best), history.csv, metrics.jsonl, curves.svg and .png, events for \
+    `tensorboard --logdir OUT`, and the state for --resume.\n\
+    Ctrl-C stops after the batch; --resume goes on from there."
 )]
 pub struct TrainArgs {
     /// Index made by `prepare`
@@ -51,6 +54,10 @@ pub struct TrainArgs {
     /// Cache made by `extract`
     #[arg(long, default_value = "cache")]
     pub cache: PathBuf,
+    /// Folder of the pictures, for a cache with --cut Input: each time one is shown, its source is cut, scaled, turned, mirrored,
+    /// shadowed, blurred, given speckle, another gamma and JPEG's losses at random, and then prepared
+    #[arg(long)]
+    pub data: Option<PathBuf>,
     /// More training pictures: SPLIT.csv:CACHE; their train part alone is used
     #[arg(long, value_name = "SPLIT:CACHE")]
     pub also: Vec<String>,
@@ -82,6 +89,9 @@ pub struct TrainArgs {
     /// Rule
     #[arg(long, value_enum, default_value_t = Rule::Adam)]
     pub rule: Rule,
+    /// Share of the rate by which `adamw` shrinks the weights at each step
+    #[arg(long, default_value_t = 0.01)]
+    pub weight_decay: f32,
     /// Learning rate's course
     #[arg(long, value_enum, default_value_t = Schedule::Plateau)]
     pub schedule: Schedule,
@@ -116,7 +126,10 @@ pub struct TrainArgs {
     /// Folder of the results
     #[arg(long, default_value = "run")]
     pub out: PathBuf,
-    /// Go on after the last whole epoch in OUT
+    /// Plain lines in a terminal too, instead of the dashboard
+    #[arg(long)]
+    pub plain: bool,
+    /// Go on where the run in OUT stopped
     #[arg(long)]
     pub resume: bool,
 }

@@ -1,9 +1,10 @@
 //! Batches: what goes in, and what should come out.
 
 use super::Trainer;
-use crate::augment;
+use crate::augment::{self, source::Strength};
 use crate::cache::{self, Record};
 use crate::mixup::Mix;
+use crate::report::model::frame;
 use crate::section::HeadKind;
 use burn::tensor::{Tensor, TensorData};
 use fovea::Class;
@@ -12,8 +13,8 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use rayon::prelude::*;
 
 impl Trainer<'_> {
-    /// Features and labels of a batch. With nothing frozen, each picture is changed at random (`seed`). `mix` blends each
-    /// with its partner.
+    /// Features and labels of a batch. With nothing frozen, each picture is changed at random (`seed`), its source where
+    /// the folder of sources is known. `mix` blends each with its partner.
     pub(super) fn batch(
         &self,
         items: &[&(usize, Record)],
@@ -24,6 +25,11 @@ impl Trainer<'_> {
         let parts: Vec<Vec<f32>> = items
             .par_iter()
             .map(|(cache, record)| {
+                if let (Some(data), Some(seed)) = (&self.args.data, seed) {
+                    let frame = frame(data, &record.row)?;
+                    let input = Strength::default().input(&self.preparation, &frame, seed, record.place)?;
+                    return Ok(cache::colour(&[input]));
+                }
                 let values = self.caches[*cache].read(record.place)?;
                 if c > 1 {
                     return Ok(values);
@@ -36,7 +42,7 @@ impl Trainer<'_> {
                 }
                 Ok(cache::colour(&[input]))
             })
-            .collect::<std::io::Result<_>>()?;
+            .collect::<anyhow::Result<_>>()?;
         let parts = match mix {
             None => parts.concat(),
             Some(mix) => mix.blend(&parts),

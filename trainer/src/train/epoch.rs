@@ -1,6 +1,7 @@
 //! One pass over the training pictures, and one over those for validation.
 
 use super::args::Schedule;
+use super::state::Partial;
 use super::{Trainer, answers, schedule};
 use crate::cache::Record;
 use crate::export::graph::INPUT_SCALE;
@@ -13,6 +14,14 @@ use burn::optim::GradientsParams;
 use burn::tensor::{Tensor, activation::log_softmax};
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use rayon::prelude::*;
+use std::time::Instant;
+
+impl Partial {
+    /// Mean loss and share of right answers.
+    pub(super) fn figures(&self) -> (f64, f64) {
+        (self.loss / self.weight, self.right as f64 / self.shown as f64)
+    }
+}
 
 impl Trainer<'_> {
     /// What comes out behind the cut; rounded where the run is quantisation-aware.
@@ -45,12 +54,14 @@ impl Trainer<'_> {
         Ok(())
     }
 
+    /// Trains one epoch, or the rest of one that was stopped; `None` when `stop` says so, with the place kept.
     pub(super) fn epoch(
         &mut self,
         epoch: usize,
         stop: &impl Fn() -> bool,
-    ) -> anyhow::Result<Option<(f64, f64)>> {
-        let mut random = StdRng::seed_from_u64(self.args.seed.wrapping_mul(1_000_003) ^ epoch as u64);
+    ) -> anyhow::Result<Option<Partial>> {
+        let seed = self.args.seed.wrapping_mul(1_000_003) ^ epoch as u64;
+        let mut random = StdRng::seed_from_u64(seed);
         let mut order: Vec<(usize, Record)> = Vec::new();
         for variants in &self.train {
             let mut picks: Vec<usize> = (0..variants.len()).collect();
@@ -58,15 +69,18 @@ impl Trainer<'_> {
             order.extend((0..self.args.passes).map(|pass| variants[picks[pass % picks.len()]].clone()));
         }
         order.shuffle(&mut random);
-        if self.args.quantise_aware {
+        let mut partial = self.progress.partial.take().unwrap_or_default();
+        if self.args.quantise_aware && partial.batches == 0 {
             self.calibrate(&order)?;
         }
         let steps = order.len().div_ceil(self.args.batch);
-        let (mut sum, mut count, mut right) = (0.0, 0.0, 0);
-        let bar = crate::bar(order.len(), &format!("epoch {epoch}"));
-        for chunk in order.chunks(self.args.batch) {
+        let (before, start) = (partial.seconds, Instant::now());
+        self.dashboard.epoch(epoch, self.args.epochs, order.len(), &self.progress.history);
+        let mut shown_now = 0;
+        for (number, chunk) in order.chunks(self.args.batch).enumerate().skip(partial.batches) {
             if stop() {
-                bar.abandon();
+                partial.scales.clone_from(&self.scales);
+                self.progress.partial = Some(partial);
                 return Ok(None);
             }
             let (top, step, total) = (self.args.rate, self.progress.step, steps * self.args.epochs);
@@ -75,30 +89,51 @@ impl Trainer<'_> {
                 Schedule::OneCycle => self.progress.rate = schedule::one_cycle(top, step, total),
                 Schedule::Cosine => self.progress.rate = schedule::cosine(top, step, total),
             }
+            // Each batch has its own numbers, so that a run can go on from any of them.
+            let mut random = StdRng::seed_from_u64(seed ^ ((number as u64 + 1) << 32));
             let items: Vec<&(usize, Record)> = chunk.iter().collect();
-            let mix = Mix::draw(self.args.mixup, items.len(), &mut random);
-            let (x, labels) = self.batch(&items, Some(random.random()), mix.as_ref())?;
-            let features = self.features(&self.params, x);
-            let factors = self.dropout(labels.len(), &mut random);
-            let logits = self.section.logits(&self.params, &mut self.norm, features, factors);
-            let (targets, weight) = self.targets(&labels, self.args.label_smoothing, mix.as_ref());
-            let loss = (log_softmax(logits.clone(), 1) * targets).sum().neg().div_scalar(weight);
-            let value = f64::from(loss.clone().into_scalar::<f32>());
+            let (value, weight, right) = self.learn(&items, &mut random)?;
             if !value.is_finite() {
                 bail!("the loss is {value} in epoch {epoch}: lower --rate");
             }
+            partial.batches = number + 1;
+            partial.loss += value * weight;
+            partial.weight += weight;
+            partial.right += right;
+            partial.shown += items.len();
+            shown_now += items.len();
+            let seconds = start.elapsed().as_secs_f64();
+            partial.seconds = before + seconds;
+            let speed = shown_now as f64 / seconds.max(1e-9);
+            self.dashboard.batch(partial.shown, partial.figures(), value, self.progress.rate, speed);
+        }
+        // Kept until validation is done, so that it can be stopped too.
+        self.progress.partial = Some(Partial { scales: self.scales.clone(), ..partial.clone() });
+        Ok(Some(partial))
+    }
+
+    /// One step: the batch's loss, the sum of its weights, and how many answers were right.
+    fn learn(
+        &mut self,
+        items: &[&(usize, Record)],
+        random: &mut StdRng,
+    ) -> anyhow::Result<(f64, f64, usize)> {
+        let mix = Mix::draw(self.args.mixup, items.len(), random);
+        let (x, labels) = self.batch(items, Some(random.random()), mix.as_ref())?;
+        let features = self.features(&self.params, x);
+        let factors = self.dropout(labels.len(), random);
+        let logits = self.section.logits(&self.params, &mut self.norm, features, factors);
+        let (targets, weight) = self.targets(&labels, self.args.label_smoothing, mix.as_ref());
+        let loss = (log_softmax(logits.clone(), 1) * targets).sum().neg().div_scalar(weight);
+        let value = f64::from(loss.clone().into_scalar::<f32>());
+        if value.is_finite() {
             let gradients = GradientsParams::from_grads(loss.backward(), &self.params);
             self.params = self.optimizer.step(self.progress.rate, self.params.clone(), gradients);
             self.progress.step += 1;
             self.follow();
-            sum += value * f64::from(weight);
-            count += f64::from(weight);
-            right += answers(logits).iter().zip(&labels).filter(|(a, l)| best(**a) == **l).count();
-            bar.inc(labels.len() as u64);
-            bar.set_message(format!("loss {:.3}", sum / count));
         }
-        bar.finish_and_clear();
-        Ok(Some((sum / count, right as f64 / order.len() as f64)))
+        let right = answers(logits).iter().zip(&labels).filter(|(a, l)| best(**a) == **l).count();
+        Ok((value, f64::from(weight), right))
     }
 
     /// Moves the average of the weights; every fourth step is enough, with the decay of four.
@@ -121,12 +156,20 @@ impl Trainer<'_> {
         }
     }
 
-    pub(super) fn validate(&mut self, lists: &[Vec<f32>]) -> anyhow::Result<(f64, Confusion)> {
+    /// Loss and answers on the validation pictures; `None` when `stop` says so.
+    pub(super) fn validate(
+        &self,
+        lists: &[Vec<f32>],
+        stop: &impl Fn() -> bool,
+    ) -> anyhow::Result<Option<(f64, Confusion)>> {
         let params = self.section.restore(&self.params, lists);
         let (mut loss, mut weights) = (0.0, 0.0);
         let mut confusion = Confusion::default();
         let mut norm = self.norm.clone();
         for chunk in self.validation.chunks(self.args.batch) {
+            if stop() {
+                return Ok(None);
+            }
             let items: Vec<&(usize, Record)> = chunk.iter().collect();
             let (x, labels) = self.batch(&items, None, None)?;
             let features = self.features(&params, x);
@@ -139,6 +182,6 @@ impl Trainer<'_> {
                 .zip(labels)
                 .for_each(|(answer, label)| confusion.add(label, best(answer)));
         }
-        Ok((loss / weights, confusion))
+        Ok(Some((loss / weights, confusion)))
     }
 }

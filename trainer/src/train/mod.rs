@@ -4,6 +4,7 @@ mod args;
 mod batch;
 mod epoch;
 mod evaluate;
+mod moments;
 mod schedule;
 mod setup;
 mod state;
@@ -16,19 +17,22 @@ pub use evaluate::{EvaluateArgs, evaluate};
 use crate::cache::{self, Cache, Record};
 use crate::checkpoint::Weights;
 use crate::curves::{self, Epoch};
+use crate::dashboard::Dashboard;
 use crate::export::graph::Scales;
 use crate::section::{Norm, Params, Section};
 use anyhow::bail;
 use burn::optim::ModuleOptimizer;
 use burn::tensor::{Device, Tensor};
+use fovea::prepare::Preparation;
 use state::Progress;
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 struct Trainer<'a> {
     args: &'a TrainArgs,
     caches: Vec<Cache>,
     section: Section,
     device: Device,
+    preparation: Preparation,
     params: Params,
     norm: Norm,
     /// Scales of the activations, where the forward pass rounds; found anew before each epoch.
@@ -40,6 +44,7 @@ struct Trainer<'a> {
     progress: Progress,
     train: Vec<Vec<(usize, Record)>>,
     validation: Vec<(usize, Record)>,
+    dashboard: Dashboard,
 }
 
 /// Runs `train`.
@@ -54,28 +59,26 @@ pub fn train(args: &TrainArgs) -> anyhow::Result<()> {
 impl Trainer<'_> {
     /// Trains to the last epoch, until `stop` says so, or until patience ends.
     fn run(&mut self, stop: &impl Fn() -> bool) -> anyhow::Result<()> {
-        println!(
+        self.dashboard.say(format!(
             "{} training pictures, {} for validation, cut after {}, class weights {:.2?}",
             self.train.len(),
             self.validation.len(),
             self.caches[0].cut,
             self.class_weights
-        );
+        ));
         for epoch in self.progress.history.len() + 1..=self.args.epochs {
             let waited = curves::since_best(&self.progress.history);
             if self.args.patience > 0 && waited >= self.args.patience {
-                println!("no better checkpoint for {waited} epochs: stopped early");
+                self.dashboard.say(format!("no better checkpoint for {waited} epochs: stopped early"));
                 break;
             }
+            let Some(trained) = self.epoch(epoch, stop)? else { return self.stopped() };
             let start = Instant::now();
-            let Some((loss, accuracy)) = self.epoch(epoch, stop)? else {
-                println!("stopped; --resume goes on after epoch {}", epoch - 1);
-                return self.tell();
-            };
-            let seconds = start.elapsed().as_secs_f64();
-            let shown = (self.train.len() * self.args.passes) as f64;
             let kept = self.average.clone().unwrap_or_else(|| self.section.snapshot(&self.params));
-            let (validation_loss, confusion) = self.validate(&kept)?;
+            let Some((validation_loss, confusion)) = self.validate(&kept, stop)? else {
+                return self.stopped();
+            };
+            let (loss, accuracy) = trained.figures();
             let figures = Epoch {
                 epoch,
                 rate: self.progress.rate,
@@ -83,33 +86,44 @@ impl Trainer<'_> {
                 accuracy,
                 validation_loss,
                 validation_accuracy: confusion.accuracy(),
-                images_per_second: shown / seconds.max(1e-9),
-                seconds: start.elapsed().as_secs_f64(),
+                images_per_second: trained.shown as f64 / trained.seconds.max(1e-9),
+                seconds: trained.seconds + start.elapsed().as_secs_f64(),
                 peak_memory_mb: curves::peak_memory_mb(),
+                time: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |t| t.as_secs_f64()),
             };
-            println!(
+            self.dashboard.say(format!(
                 "epoch {epoch:>2}: loss {loss:.4}, accuracy {:.2} %; validation loss {validation_loss:.4}, accuracy {:.2} %; {:.0} images/s",
                 100.0 * accuracy,
                 100.0 * figures.validation_accuracy,
                 figures.images_per_second
-            );
+            ));
             self.keep(&figures, &kept)?;
             self.progress.history.push(figures);
+            self.progress.partial = None;
             self.plateau();
             curves::write(&self.progress.history, &self.args.out)?;
             self.save()?;
         }
-        self.tell()
-    }
-
-    fn tell(&self) -> anyhow::Result<()> {
-        match &self.progress.best {
-            Some((accuracy, _, path)) => {
-                println!("best: {} ({:.2} % of validation)", path.display(), 100.0 * accuracy);
-                Ok(())
-            }
+        match self.best() {
+            Some(best) => self.dashboard.say(best),
             None => bail!("no epoch was finished, so there is no checkpoint"),
         }
+        Ok(())
+    }
+
+    /// Keeps the state of a run that was asked to stop.
+    fn stopped(&mut self) -> anyhow::Result<()> {
+        self.save()?;
+        self.dashboard.say(format!("stopped; --resume goes on after {}", self.progress.place()));
+        if let Some(best) = self.best() {
+            self.dashboard.say(best);
+        }
+        Ok(())
+    }
+
+    fn best(&self) -> Option<String> {
+        let (accuracy, _, path) = self.progress.best.as_ref()?;
+        Some(format!("best: {} ({:.2} % of validation)", path.display(), 100.0 * accuracy))
     }
 
     /// Keeps the checkpoint where it is the best, by [`curves::better`].
@@ -153,7 +167,8 @@ impl Trainer<'_> {
         if self.progress.stale >= 2 {
             self.progress.rate /= 2.0;
             self.progress.stale = 0;
-            println!("validation loss has not fallen for two epochs: rate {:.1e}", self.progress.rate);
+            let rate = self.progress.rate;
+            self.dashboard.say(format!("validation loss has not fallen for two epochs: rate {rate:.1e}"));
         }
     }
 }

@@ -3,14 +3,17 @@
 use super::Trainer;
 use super::args::{ClassWeights, Rule, TrainArgs};
 use super::state::Progress;
+use crate::backbone;
 use crate::cache::{self, Cache};
 use crate::checkpoint::Weights;
+use crate::dashboard::Dashboard;
 use crate::device::DeviceKind;
 use crate::nn::adam::Adam;
 use crate::nn::product::{self, Precision};
 use crate::section::{Cut, Section};
 use crate::split::Split;
 use anyhow::{Context, bail};
+use fovea::prepare::Preparation;
 use std::path::Path;
 
 impl<'a> Trainer<'a> {
@@ -31,6 +34,15 @@ impl<'a> Trainer<'a> {
             }
             caches.push(cache);
         }
+        if args.data.is_some() && (caches[0].cut != "Input" || caches.len() > 1) {
+            bail!(
+                "--data changes source pictures, and the cache holds what frozen blocks made of them: extract one with --cut Input \
+                 (and without --also), or leave --data out"
+            );
+        }
+        if !(0.0..1.0).contains(&args.weight_decay) {
+            bail!("--weight-decay {}: write a number from 0 to 1", args.weight_decay);
+        }
         if cache::file_sha256(&args.weights)? != caches[0].weights_sha256 {
             bail!(
                 "{}: the cache was made with other weights; extract again or name those",
@@ -40,7 +52,11 @@ impl<'a> Trainer<'a> {
         if args.precision == Precision::Mixed && !product::choose(Precision::Mixed) {
             println!("this CPU has no bfloat16 tile units: products are computed in f32");
         }
-        let weights = Weights::read(args.from.as_ref().unwrap_or(&args.weights))?;
+        let cut: Cut = caches[0].cut.parse()?;
+        let weights = match &args.from {
+            Some(checkpoint) => Weights::read(checkpoint)?,
+            None => backbone::read(&args.weights, &cut.trained())?,
+        };
         if let Some(from) = &args.from {
             let note = |name: &str| weights.notes.get(name).map_or("", String::as_str);
             let wanted = [
@@ -58,13 +74,12 @@ impl<'a> Trainer<'a> {
             }
         }
         let (device, layout) = args.device.open()?;
-        let cut: Cut = caches[0].cut.parse()?;
         let (section, params, norm) =
             Section::load(&cut.trained(), &weights, args.head, args.seed, layout, &device)?;
         let cpu = args.device == DeviceKind::Cpu;
         let optimizer = match args.rule {
             Rule::Adam => Adam::optimizer(1e-7, 0.0, cpu),
-            Rule::Adamw => Adam::optimizer(1e-8, 0.01, cpu),
+            Rule::Adamw => Adam::optimizer(1e-8, args.weight_decay, cpu),
         };
         let (mut train, mut validation) = (Vec::new(), Vec::new());
         for (number, cache) in caches.iter().enumerate() {
@@ -97,6 +112,7 @@ impl<'a> Trainer<'a> {
             caches,
             section,
             device,
+            preparation: Preparation::default(),
             params,
             norm,
             scales: None,
@@ -107,6 +123,7 @@ impl<'a> Trainer<'a> {
             progress: Progress { arguments: trainer_arguments(), rate: args.rate, ..Progress::default() },
             train,
             validation,
+            dashboard: Dashboard::open(args.out.display().to_string(), args.device, args.plain),
         };
         std::fs::create_dir_all(&args.out)
             .with_context(|| format!("{}: cannot be made", args.out.display()))?;

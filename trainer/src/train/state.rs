@@ -1,8 +1,9 @@
 //! The state on disk, from which `--resume` goes on.
 
-use super::Trainer;
+use super::{Trainer, moments};
 use crate::checkpoint::Weights;
 use crate::curves::Epoch;
+use crate::export::graph::Scales;
 use crate::section::Norm;
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
@@ -17,11 +18,52 @@ pub(super) struct Progress {
     pub(super) rate: f64,
     pub(super) stale: usize,
     pub(super) step: usize,
+    pub(super) partial: Option<Partial>,
 }
 
-/// Tensors and the optimizer's moments after an epoch.
-fn files(out: &Path, epoch: usize) -> [PathBuf; 2] {
-    [out.join(format!("state-{epoch:03}.safetensors")), out.join(format!("optimizer-{epoch:03}.bpk"))]
+/// An epoch that was stopped.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Partial {
+    pub(super) batches: usize,
+    /// Sum of the losses, weighted, and of their weights.
+    pub(super) loss: f64,
+    pub(super) weight: f64,
+    pub(super) right: usize,
+    pub(super) shown: usize,
+    pub(super) seconds: f64,
+    /// Scales of a quantisation-aware run, which an epoch finds at its start.
+    pub(super) scales: Option<Scales>,
+}
+
+impl Progress {
+    /// How far the run is, in words.
+    pub(super) fn place(&self) -> String {
+        let epoch = self.history.len();
+        match &self.partial {
+            None => format!("epoch {epoch}"),
+            Some(partial) => format!("epoch {epoch} and {} batches", partial.batches),
+        }
+    }
+}
+
+/// The file of the tensors, with the optimizer's moments.
+fn name(progress: &Progress) -> String {
+    let epoch = progress.history.len();
+    match &progress.partial {
+        None => format!("state-{epoch:03}.safetensors"),
+        Some(partial) => format!("state-{epoch:03}-{:05}.safetensors", partial.batches),
+    }
+}
+
+/// Removes states that no longer count.
+fn clean(out: &Path, kept: &str) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(out)? {
+        let file = entry?.file_name().to_string_lossy().into_owned();
+        if file.starts_with("state-") && file.ends_with(".safetensors") && file != kept {
+            std::fs::remove_file(out.join(file))?;
+        }
+    }
+    Ok(())
 }
 
 impl Trainer<'_> {
@@ -38,18 +80,15 @@ impl Trainer<'_> {
         if let Some(average) = &self.average {
             put("average", &average.iter().map(Vec::as_slice).collect::<Vec<_>>());
         }
-        let (out, epoch) = (&self.args.out, self.progress.history.len());
-        let [state, optimizer] = files(out, epoch);
-        tensors.write(&state)?;
-        self.optimizer.save(&optimizer).map_err(|e| anyhow::anyhow!("{}: {e:?}", optimizer.display()))?;
+        let (out, name) = (&self.args.out, name(&self.progress));
+        moments::put(&self.optimizer, &mut tensors)?;
+        tensors.write(&out.join(&name))?;
         let part = out.join("state.part");
         std::fs::write(&part, toml::to_string(&self.progress)?)?;
-        // From here on the new epoch counts: a run that is killed at any moment leaves one whole state.
+        // From here on the new state counts: a run that is killed at any moment leaves a whole one.
         std::fs::rename(part, out.join("state.toml"))?;
-        for old in files(out, epoch.saturating_sub(1)) {
-            // What cannot be removed only takes room.
-            let _ = std::fs::remove_file(old);
-        }
+        // What cannot be removed only takes room.
+        let _ = clean(out, &name);
         Ok(())
     }
 
@@ -59,8 +98,7 @@ impl Trainer<'_> {
         let text = std::fs::read_to_string(&note)
             .with_context(|| format!("{}: nothing to resume; start without --resume", note.display()))?;
         let progress: Progress = toml::from_str(&text).with_context(|| note.display().to_string())?;
-        let [state, optimizer] = files(out, progress.history.len());
-        let tensors = Weights::read(&state)?;
+        let tensors = Weights::read(&out.join(name(&progress)))?;
         let lists = |prefix: &str| -> Vec<Vec<f32>> {
             (0..)
                 .map_while(|i| tensors.tensors.get(&format!("{prefix}{i}")).map(|w| w.values.clone()))
@@ -76,11 +114,11 @@ impl Trainer<'_> {
             self.norm = Norm::of(mean.clone(), variance.clone());
         }
         self.average = Some(lists("average")).filter(|a| !a.is_empty());
-        self.optimizer = self.optimizer.clone().load(&optimizer).map_err(|e| {
-            anyhow::anyhow!("{}: the optimizer's state cannot be read ({e:?})", out.display())
-        })?;
+        self.optimizer = moments::take(&self.optimizer, &tensors)
+            .with_context(|| format!("{}: the optimizer's state cannot be read", out.display()))?;
+        self.scales = progress.partial.as_ref().and_then(|partial| partial.scales.clone());
         self.progress = progress;
-        println!("resuming after epoch {}", self.progress.history.len());
+        self.dashboard.say(format!("resuming after {}", self.progress.place()));
         Ok(())
     }
 }

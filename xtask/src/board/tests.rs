@@ -9,6 +9,7 @@ use fovea::engine::plan::{Plan, Step};
 use fovea::engine::scalar::Scalar;
 use fovea::engine::suite::{self, inputs, single_layer_plans};
 use fovea_simulator::{self as simulator, Options};
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 /// A simulated device with the built kernels of one architecture.
@@ -128,4 +129,56 @@ fn the_shipped_network_is_exact() {
         );
         assert!(got == expected, "compute_{architecture}");
     }
+}
+
+/// Instructions of a PTX text, with all their modifiers.
+fn opcodes(ptx: &str) -> BTreeSet<String> {
+    let one = |line: &str| {
+        let line = line.split("//").next().unwrap_or_default().trim().trim_start_matches(['{', ' ', '\t']);
+        let line = if line.starts_with('@') { line.split_once(char::is_whitespace)?.1.trim() } else { line };
+        let word = line.split([' ', '\t', ';']).next().unwrap_or_default();
+        let named = word.starts_with(|c: char| c.is_ascii_lowercase()) && line.ends_with(';');
+        named.then(|| word.to_owned())
+    };
+    ptx.lines().filter_map(one).collect()
+}
+
+/// True when a word of a test stands for the instruction; what is in braces there stands for anything.
+fn stands_for(word: &str, opcode: &str) -> bool {
+    let mut parts = word.split('{').map(|part| part.split_once('}').map_or(part, |(_, rest)| rest));
+    let first = parts.next().unwrap_or_default();
+    if first == word {
+        return word == opcode;
+    }
+    // Without a beginning of its own a word would stand for everything.
+    let Some(mut rest) = opcode.strip_prefix(first).filter(|_| first.contains('.')) else { return false };
+    let mut last = "";
+    for part in parts {
+        let Some(at) = rest.find(part) else { return false };
+        (rest, last) = (&rest[at + part.len()..], part);
+    }
+    rest.is_empty() || last.is_empty()
+}
+
+/// The simulator's own tests run every instruction of the kernels that go out: what it does is known to be what NVIDIA says.
+#[test]
+fn every_instruction_of_the_built_kernels_has_a_test_of_its_own() {
+    let folder = crate::root().join("simulator/src/exec");
+    let files = folder.join("tests").read_dir().unwrap().map(|entry| entry.unwrap().path());
+    let text: String =
+        files.chain([folder.join("tests.rs")]).map(|path| std::fs::read_to_string(path).unwrap()).collect();
+    let apart = |c: char| c.is_whitespace() || "\";,()[]".contains(c);
+    // A line end of a text in Rust is `\n`, whose letter must not become a part of the word behind it.
+    let text = text.replace("\\n", " ").replace('\\', " ");
+    let words: BTreeSet<&str> = text.split(apart).filter(|word| word.contains('.')).collect();
+    let used: BTreeSet<String> = PTX.into_iter().flat_map(|a| opcodes(&built_ptx(a).unwrap())).collect();
+    assert!(used.len() > 60, "{used:?}");
+    // What only ends or names a place has no result to compare.
+    let plain = ["ret", "bra", "bra.uni"];
+    let untested: Vec<&String> = used
+        .iter()
+        .filter(|opcode| !plain.contains(&opcode.as_str()))
+        .filter(|opcode| !words.iter().any(|word| stands_for(word, opcode)))
+        .collect();
+    assert!(untested.is_empty(), "{untested:?} of {} have no test in simulator/src/exec/tests", used.len());
 }

@@ -104,10 +104,13 @@ fn bars(seen: &RgbImage, grey: bool) -> (bool, String) {
     let mut worst = (0, 0);
     for (k, stripe) in STRIPES.into_iter().enumerate() {
         let y = height * (2 * k as u32 + 1) / 16;
-        let (luma, mut spread) = measure(stripe);
-        if grey {
-            spread = 0;
-        }
+        let (luma, spread) = if grey {
+            // The driver's own grey of a colour, with the weights of BT.709.
+            let [r, g, b] = stripe.map(f64::from);
+            ((0.2126 * r + 0.7152 * g + 0.0722 * b).round() as u8, 0)
+        } else {
+            measure(stripe)
+        };
         for x in [width / 8, width / 2, width * 7 / 8] {
             let (l, s) = measure(seen.get_pixel(x, y).0);
             worst = (worst.0.max(l.abs_diff(luma)), worst.1.max(s.abs_diff(spread)));

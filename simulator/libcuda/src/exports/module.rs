@@ -30,6 +30,9 @@ pub unsafe extern "C" fn cuModuleLoadData(module: *mut Handle, image: *const c_c
         if image.is_null() {
             return Err(code::INVALID_VALUE);
         }
+        if driver.happens(Kind::Module) {
+            return Err(code::NO_BINARY_FOR_GPU);
+        }
         // SAFETY: PTX ends with a 0, and a cubin has zeros behind its first bytes.
         let text = unsafe { CStr::from_ptr(image) };
         if text.to_bytes().starts_with(b"\x7fELF") {

@@ -218,3 +218,9 @@ fn comparisons_and_selections() {
         assert_eq!(got, want, "{row:?}");
     }
 }
+
+#[test]
+fn floats_of_the_requantisation() {
+    check("mul.rn.f32 %r20, %r10, %r11;", |a, b, _| a * b);
+    check("mov.f32 %r20, %r11;", |_, b, _| b);
+}

@@ -10,7 +10,10 @@
 
 #define BLOCK (16 * CHUNK + 32)
 #define A_BYTES (TILE_M / 16 * (SLICE / CHUNK) * BLOCK)
-#define SHARED_BYTES (TILE_M * 64 * 4)   // the sums of a tile need more than its slices
+// Words from row to row of a warp's sums: 8 more than they are. Rows then begin in four groups of banks, so that four words at a
+// time meet two to a bank, and every row is aligned as wmma.store wants it (32 bytes). The sums of a tile need more room than its slices.
+template <int BN> struct Sums { enum { PITCH = BN / 2 + 8 }; };
+#define SHARED_BYTES (THREADS * Sums<64>::PITCH * 4)
 
 __device__ __forceinline__ void load_a(u32 (&r)[2], u32 from) {
     asm volatile("wmma.load.a.sync.aligned.row.m16n16k16.shared.s8 {%0, %1}, [%2], 16;"
@@ -93,12 +96,13 @@ __device__ __forceinline__ void convolve(const Job& job, int block, const Buffer
 
     // How a fragment lies in registers is the hardware's own affair: sums go through shared memory to be requantised. A warp
     // writes and reads its own 32 x BN/2 of them.
-    int* area = reinterpret_cast<int*>(shared) + warp * 32 * (BN / 2);
+    const int PITCH = Sums<BN>::PITCH;
+    int* area = reinterpret_cast<int*>(shared) + warp * 32 * PITCH;
     #pragma unroll
     for (int i = 0; i < 2; i++)
         #pragma unroll
         for (int j = 0; j < NS; j++)
-            store_sums((u32)__cvta_generic_to_shared(area + i * 16 * (BN / 2) + j * 16), sums + (i * NS + j) * 8, BN / 2);
+            store_sums((u32)__cvta_generic_to_shared(area + i * 16 * PITCH + j * 16), sums + (i * NS + j) * 8, PITCH);
     __syncwarp();
     const int pixels = job.out_height * job.out_width;
     // A thread has 16 outputs of a pixel at a time: 16 bytes.
@@ -108,11 +112,13 @@ __device__ __forceinline__ void convolve(const Job& job, int block, const Buffer
         u32 words[4];
         #pragma unroll
         for (int w = 0; w < 4; w++) {
+            const int4 sum = *reinterpret_cast<const int4*>(area + r * PITCH + column + 4 * w);
+            const int four[4] = {sum.x, sum.y, sum.z, sum.w};
             words[w] = 0;
             #pragma unroll
             for (int k = 0; k < 4; k++) {
                 int at = job.scales + output + 4 * w + k;
-                words[w] |= (u32)to_byte(area[r * (BN / 2) + column + 4 * w + k] + on.bias[at], on.multiplier[at]) << (8 * k);
+                words[w] |= (u32)to_byte(four[k] + on.bias[at], on.multiplier[at]) << (8 * k);
             }
         }
         if (pixel >= pixels) continue;

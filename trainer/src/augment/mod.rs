@@ -1,4 +1,6 @@
-//! Seeded changes to the network's input that leave the finding as it is.
+//! Seeded changes to the network's input that leave the finding as it is; [`source`] changes the source picture instead.
+
+pub mod source;
 
 use fovea::prepare::{NetworkInput, SIDE};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -42,20 +44,26 @@ pub fn random(input: &NetworkInput, random: &mut StdRng) -> NetworkInput {
 /// Reads each output pixel bilinearly where `from` says; outside is black.
 fn warp(input: &NetworkInput, from: impl Fn(f32, f32) -> (f32, f32)) -> NetworkInput {
     let mut out = Box::new([0u8; SIDE * SIDE]);
-    let at = |x: i32, y: i32| {
-        let inside = |v: i32| (0..SIDE as i32).contains(&v);
-        if inside(x) && inside(y) { f32::from(input.0[y as usize * SIDE + x as usize]) } else { 0.0 }
-    };
     for (i, pixel) in out.iter_mut().enumerate() {
-        let (x, y) = from((i % SIDE) as f32, (i / SIDE) as f32);
-        let (left, top) = (x.floor(), y.floor());
-        let (fx, fy) = (x - left, y - top);
-        let (l, t) = (left as i32, top as i32);
-        let upper = at(l, t) * (1.0 - fx) + at(l + 1, t) * fx;
-        let lower = at(l, t + 1) * (1.0 - fx) + at(l + 1, t + 1) * fx;
-        *pixel = (upper * (1.0 - fy) + lower * fy).round() as u8;
+        let at = from((i % SIDE) as f32, (i / SIDE) as f32);
+        *pixel = bilinear(&input.0[..], SIDE, at).round() as u8;
     }
     NetworkInput(out)
+}
+
+/// The value between four pixels of a picture; outside is black.
+fn bilinear(pixels: &[u8], width: usize, (x, y): (f32, f32)) -> f32 {
+    let (left, top) = (x.floor(), y.floor());
+    let (fx, fy) = (x - left, y - top);
+    let (l, t) = (left as i32, top as i32);
+    let height = (pixels.len() / width) as i32;
+    let at = |x: i32, y: i32| {
+        let inside = (0..width as i32).contains(&x) && (0..height).contains(&y);
+        if inside { f32::from(pixels[y as usize * width + x as usize]) } else { 0.0 }
+    };
+    let upper = at(l, t) * (1.0 - fx) + at(l + 1, t) * fx;
+    let lower = at(l, t + 1) * (1.0 - fx) + at(l + 1, t + 1) * fx;
+    upper * (1.0 - fy) + lower * fy
 }
 
 #[cfg(test)]
