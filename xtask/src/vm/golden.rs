@@ -28,7 +28,7 @@ fn through(picture: &Path) -> anyhow::Result<GrayImage> {
 }
 
 /// For each `NAME.golden`, which names a synthetic B-scan, compares `NAME.png` with the screen that the program draws here;
-/// for each `NAME.same` with the other screen from outside that it names.
+/// for each `NAME.drawn.png` with that picture, for each `NAME.same` with the other screen from outside that it names.
 pub fn compare(scenario: &str, root: &Path, out: &Path, table: &mut Vec<Outcome>) -> anyhow::Result<()> {
     for name in named(out, ".golden")? {
         let class = std::fs::read_to_string(out.join(format!("{name}.golden")))?.trim().to_owned();
@@ -45,6 +45,10 @@ pub fn compare(scenario: &str, root: &Path, out: &Path, table: &mut Vec<Outcome>
         let fed = jpeg(&root.join("examples/bscans/phantom-cnv-1.jpeg"))?;
         let picture = Ok(image::load_from_memory(&fed)?.to_rgb8());
         table.push(judge(scenario, out, &name, picture, "the one that was fed"));
+    }
+    for name in named(out, ".drawn.png")? {
+        let picture = read(&out.join(format!("{name}.drawn.png")));
+        table.push(judge(scenario, out, &name, picture, "what the program drew"));
     }
     for name in named(out, ".same")? {
         let other = std::fs::read_to_string(out.join(format!("{name}.same")))?.trim().to_owned();
