@@ -62,7 +62,7 @@ fn a_display_that_hangs_is_no_progress() {
     };
     assert_eq!(diary.iter().filter(during).count(), 0);
     let after = diary.iter().filter(|(at, _)| *at > hung).count();
-    assert!(diary.len() - after > 2 && after > 5, "{} before, {after} after", diary.len() - after);
+    assert!(diary.len() > after && after > 5, "{} before, {after} after", diary.len() - after);
     assert!(diary.iter().any(|(_, state)| state == "a finding is shown"));
 }
 
