@@ -155,14 +155,3 @@ fn a_checkpoint_is_reported() {
     assert!(!outside.contains("http:") && !outside.contains("https:") && !outside.contains("<script"));
     assert!(serde_json::to_string(&report).unwrap().contains("\"verdict\":\"may-replace\""));
 }
-
-#[test]
-fn web_addresses_are_to_be_downloaded_first() {
-    let args = PredictArgs {
-        model: "model".into(),
-        paths: vec!["https://example.org/scan.png".into()],
-        json: false,
-        engine: "auto".into(),
-    };
-    assert!(predict(&args).unwrap_err().to_string().contains("download it first"));
-}
