@@ -67,10 +67,12 @@ impl Packed {
         let mut weight = vec![Block([0; 64]); panels * taps * blocks];
         for o in 0..outputs {
             for tap in 0..taps {
-                for c in 0..channels {
-                    let byte = (c / inputs * PANEL + o % PANEL) * inputs + c % inputs;
-                    let block = (o / PANEL * taps + tap) * blocks + byte / 64;
-                    weight[block].0[byte % 64] = conv.weight[(o * taps + tap) * channels + c];
+                let run = &conv.weight[(o * taps + tap) * channels..][..channels];
+                for (place, group) in run.chunks(inputs).enumerate() {
+                    // A group lies in one block, since 64 is a multiple of its size.
+                    let byte = (place * PANEL + o % PANEL) * inputs;
+                    let block = &mut weight[(o / PANEL * taps + tap) * blocks + byte / 64].0;
+                    block[byte % 64..][..group.len()].copy_from_slice(group);
                 }
             }
         }
