@@ -231,7 +231,9 @@ impl Proof {
     pub fn difference(&self, engine: &mut dyn Engine) -> Result<f32, EngineError> {
         let output = answer(engine, &self.input)?;
         let pairs = output.logits.iter().zip(self.logits);
-        Ok(pairs.map(|(got, expected)| (got - expected).abs()).fold(0.0, f32::max))
+        // What is no number is infinitely far.
+        let off = pairs.map(|(got, expected)| (got - expected).abs());
+        Ok(off.fold(0.0, |worst, off| if off.is_nan() { f32::INFINITY } else { worst.max(off) }))
     }
 
     /// Has an engine answer.

@@ -143,3 +143,10 @@ fn a_device_proves_itself_again() {
     assert_eq!(engine.name(), "a");
     assert_eq!(engine.note().unwrap(), "GPU off: wrong answer on the golden picture (off by 1)");
 }
+
+#[test]
+fn a_golden_answer_that_is_no_number_fits_no_engine() {
+    let proof = Proof { input: golden_input(), logits: [1.0, f32::NAN, 1.0, 1.0] };
+    assert_eq!(proof.difference(&mut Scripted("a", 0, right)).unwrap(), f32::INFINITY);
+    assert!(proof.proved(&|| Ok(Box::new(Scripted("a", 0, right)))).is_err());
+}
