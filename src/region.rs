@@ -87,13 +87,13 @@ pub fn propose(frame: &Frame) -> Vec<Region> {
         let inside = |a: (u32, u32), b: (u32, u32)| a.0 >= b.0 && a.0 + a.1 <= b.0 + b.1;
         inside((a.x, a.width), (b.x, b.width)) && inside((a.y, a.height), (b.y, b.height))
     };
-    let all = places.clone();
-    let mut number = 0;
-    places.retain(|place| {
-        number += 1;
-        !all[..number - 1].iter().any(|larger| within(place, larger))
-    });
-    places
+    let mut kept: Vec<Region> = Vec::new();
+    for place in places {
+        if !kept.iter().any(|larger| within(&place, larger)) {
+            kept.push(place);
+        }
+    }
+    kept
 }
 
 /// Pixels that differ from the next in their row or column.

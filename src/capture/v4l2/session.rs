@@ -15,8 +15,10 @@ const POLL: Duration = Duration::from_millis(200);
 /// Why a picture is not handed on.
 enum Bad {
     Damaged(String),
-    /// It is whole and shows nothing new.
+    /// It is whole and shows nothing.
     Empty(&'static str),
+    /// It is whole and for some time no new one.
+    Frozen(&'static str),
 }
 
 /// A stream and what is known of its pictures.
@@ -79,11 +81,10 @@ impl<'a> Session<'a> {
     fn see(&mut self, frame: Result<Frame, String>, stamp: (u32, [i64; 2]), limit: Duration) {
         self.came = Instant::now();
         let judged = frame.map_err(Bad::Damaged).and_then(|frame| {
-            let why = self.still.see(&frame, stamp, self.came, limit);
-            match why.or_else(|| Pattern::of(&frame).map(Pattern::words)) {
-                Some(why) => Err(Bad::Empty(why)),
-                None => Ok(frame),
+            if let Some(why) = self.still.see(&frame, stamp, self.came, limit) {
+                return Err(Bad::Frozen(why));
             }
+            Pattern::of(&frame).map_or(Ok(frame), |pattern| Err(Bad::Empty(pattern.words())))
         });
         match judged {
             Ok(frame) => {
@@ -102,7 +103,7 @@ impl<'a> Session<'a> {
 
     /// Says that the signal is lost when no good picture came for `limit`; an error when the stream itself is to blame.
     fn doubt(&mut self, limit: Duration) -> Result<(), String> {
-        let frozen = matches!(self.bad, Some(Bad::Empty(why)) if why.starts_with("frozen"));
+        let frozen = matches!(self.bad, Some(Bad::Frozen(_)));
         if !frozen && self.last.elapsed() <= limit {
             return Ok(());
         }
@@ -110,7 +111,7 @@ impl<'a> Session<'a> {
         let silent = |why: &str| Err(format!("no good picture for {:.1} s: {why}", limit.as_secs_f64()));
         match &self.bad {
             // Its pictures come; they are looked at for a better one.
-            Some(Bad::Empty(why)) if self.came.elapsed() <= limit => {
+            Some(Bad::Empty(why) | Bad::Frozen(why)) if self.came.elapsed() <= limit => {
                 if self.told.replace(why) != Some(why) {
                     self.port.lose(format!("{}: {why}", self.origin));
                 }

@@ -138,7 +138,7 @@ fn solve(problem: &Plan, options: Options) -> Result<(), String> {
         let expected = scalar.run_bytes(&input);
         for _ in 0..2 {
             let got = cuda.run_bytes(&input).map_err(|error| error.to_string())?;
-            let wrong = got.iter().zip(&expected).filter(|(a, b)| a != b).count();
+            let wrong = differing(&got, &expected);
             if wrong > 0 {
                 return Err(format!("{wrong} of {} bytes differ from the scalar engine", got.len()));
             }
@@ -176,12 +176,16 @@ fn network(plan: &Plan, proof: &Proof, runs: usize, options: Options) -> Result<
     });
     Ok(Network {
         bytes: expected.len(),
-        wrong: got.iter().zip(&expected).filter(|(a, b)| a != b).count(),
+        wrong: differing(&got, &expected),
         golden_difference,
         golden_bound: GOLDEN_BOUND,
         launches: launches.collect(),
         pictures,
     })
+}
+
+fn differing(got: &[u8], expected: &[u8]) -> usize {
+    got.iter().zip(expected).filter(|(a, b)| a != b).count()
 }
 
 /// The middle of some times; 0 of none.

@@ -14,7 +14,7 @@ use super::driver::{Context, Module};
 use sha2::{Digest, Sha256};
 use std::ffi::CString;
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The file that includes all others.
@@ -184,14 +184,18 @@ fn compiled(capability: u32) -> Result<Vec<u8>, String> {
     }
     let ptx = compile(&source(), capability)?;
     if let Some(path) = cache {
-        // A cache that cannot be written costs seconds at the next start, no more. Written beside and renamed, so that a power
-        // cut leaves no half of it.
-        let beside = path.with_extension("new");
-        let folder = path.parent().map_or(Ok(()), std::fs::create_dir_all);
-        let _ =
-            folder.and_then(|()| std::fs::write(&beside, &ptx)).and_then(|()| std::fs::rename(beside, path));
+        // A cache that cannot be written costs seconds at the next start, no more.
+        let _ = keep(&path, &ptx);
     }
     Ok(ptx)
+}
+
+/// Writes a file of the cache beside its place and renames it, so that a power cut leaves no half of it.
+pub(super) fn keep(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+    let beside = path.with_extension("new");
+    std::fs::write(&beside, bytes)?;
+    std::fs::rename(beside, path)
 }
 
 /// Where compiled kernels and tables of cuts are kept.

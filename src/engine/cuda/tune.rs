@@ -81,12 +81,7 @@ impl Table {
     /// The system's.
     pub fn write(&self, path: &Path) -> std::io::Result<()> {
         let text = toml::to_string(self).map_err(std::io::Error::other)?;
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)?;
-        }
-        let beside = path.with_extension("new");
-        std::fs::write(&beside, format!("# Made by `fovea tune`.\n{text}"))?;
-        std::fs::rename(beside, path)
+        kernels::keep(path, format!("# Made by `fovea tune`.\n{text}").as_bytes())
     }
 }
 

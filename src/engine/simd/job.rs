@@ -51,25 +51,20 @@ pub struct Tile {
 }
 
 impl Tile {
-    /// Where a row's inputs of a tap begin.
-    ///
-    /// # Safety
-    /// The tile has this tap and row.
-    #[inline(always)]
-    pub unsafe fn row(&self, tap: usize, row: usize) -> *const u8 {
-        // SAFETY: such an index is in range, and the pointers and offsets lead to input bytes.
-        unsafe { (*self.rows.as_ptr().add(tap * self.next + row)).add(*self.offsets.add(tap)) }
-    }
-
     /// Where each row's inputs of a tap begin, for instructions that follow offsets and those that do not.
     ///
     /// # Safety
     /// The tile has `ROWS` rows and this tap; offsets are 0 for those that do not follow them.
     #[inline(always)]
     pub unsafe fn rows<const ROWS: usize, const OFFSETS: bool>(&self, tap: usize) -> [*const u8; ROWS] {
-        // SAFETY: as this function's.
+        let rows = self.rows.as_ptr();
+        // SAFETY: such an index is in range, and the pointers and offsets lead to input bytes.
         std::array::from_fn(|row| unsafe {
-            if OFFSETS { self.row(tap, row) } else { *self.rows.as_ptr().add(tap * ROWS + row) }
+            if OFFSETS {
+                (*rows.add(tap * self.next + row)).add(*self.offsets.add(tap))
+            } else {
+                *rows.add(tap * ROWS + row)
+            }
         })
     }
 
@@ -93,9 +88,6 @@ pub struct Job<'a> {
     pub arena: Arena,
     pub isa: Isa,
 }
-
-/// A run of weights of a later layer.
-pub type Ahead<'a> = &'a [Block];
 
 /// How a convolution is shared out.
 enum Cut {
@@ -145,7 +137,7 @@ impl<'a> Job<'a> {
     }
 
     /// Weights that a thread reads for its share of the pieces.
-    pub fn weights(&self, thread: usize, threads: usize) -> Ahead<'a> {
+    pub fn weights(&self, thread: usize, threads: usize) -> &'a [Block] {
         let packed: &'a Packed = self.packed;
         let weight = &packed.weight[..];
         match self.cut(threads) {
@@ -158,8 +150,8 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// Computes a piece and meanwhile fetches what lies `ahead` into the second cache.
-    pub fn run(&self, piece: usize, ahead: Ahead, threads: usize, scratch: &mut Scratch) {
+    /// Computes a piece and meanwhile fetches what lies `ahead`, weights of a later layer, into the second cache.
+    pub fn run(&self, piece: usize, ahead: &[Block], threads: usize, scratch: &mut Scratch) {
         #[cfg(target_arch = "x86_64")]
         if self.isa == Isa::Amx {
             // SAFETY: the CPU has AMX, or there would be no such job.
@@ -203,7 +195,7 @@ impl<'a> Job<'a> {
         range: Range<usize>,
         tiles: usize,
         panels: Range<usize>,
-        ahead: Ahead,
+        ahead: &[Block],
         gathered: &mut [u8],
     ) {
         let packed = self.packed;

@@ -216,13 +216,9 @@ impl Simd {
             let mut number = 0;
             for (wave, count) in waves.iter().enumerate() {
                 for number in number..number + count {
-                    let (step, packed) = (&plan.steps[number], &packed[number]);
-                    let (from, to) = step.tensors();
-                    let (from, to) = (&plan.tensors[from], &plan.tensors[to]);
                     // A thread's share is the same part of the picture in all steps and runs, so that most of what it reads
                     // lies in its own cache; then it helps with what others have left.
-                    let each = |pieces: usize, work: &mut dyn FnMut(usize, &[Block])| {
-                        let ahead = ahead(number);
+                    let each = |pieces: usize, ahead: &[Block], work: &mut dyn FnMut(usize, &[Block])| {
                         for owner in (0..threads).map(|k| (thread + k) % threads) {
                             let (first, last) = (pieces * owner / threads, pieces * (owner + 1) / threads);
                             loop {
@@ -238,19 +234,15 @@ impl Simd {
                             }
                         }
                     };
-                    match (step, packed) {
-                        (Step::Convolution(conv), Some(packed)) => {
-                            let job = Job { conv, packed, from, to, arena, isa };
-                            each(job.pieces(threads), &mut |piece, ahead| {
-                                job.run(piece, ahead, threads, &mut scratch);
-                            });
-                        }
-                        (Step::Pool(p), _) => {
-                            each(to.shape[0], &mut |row, _| {
-                                pools::pool_rows(p, from, to, arena, row, row + 1)
-                            });
-                        }
-                        (Step::Convolution(_), None) => {}
+                    if let Some(job) = job(number) {
+                        each(job.pieces(threads), ahead(number), &mut |piece, ahead| {
+                            job.run(piece, ahead, threads, &mut scratch);
+                        });
+                    } else if let Step::Pool(p) = &plan.steps[number] {
+                        let (from, to) = (&plan.tensors[p.from], &plan.tensors[p.to]);
+                        each(to.shape[0], &[], &mut |row, _| {
+                            pools::pool_rows(p, from, to, arena, row, row + 1)
+                        });
                     }
                 }
                 number += count;
