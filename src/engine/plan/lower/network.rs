@@ -293,7 +293,7 @@ impl Network {
 
     fn convolution(&mut self, waiting: Waiting, name: Option<&str>, scale: f32) -> Result<usize, Failure> {
         let Tensor { shape: [h, w, channels], scale: given, .. } = self.tensors[waiting.from];
-        let (from, window) = (waiting.from, waiting.window.clone());
+        let (from, window) = (waiting.from, waiting.window);
         let shape = placed(&window, [h, w], waiting.scales.len())?;
         let to = self.tensor(name.unwrap_or(&waiting.name), shape, scale)?;
         let zero = self.zero(from);
