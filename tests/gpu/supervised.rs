@@ -70,6 +70,9 @@ fn the_program_answers_without_the_device() {
         let said = driver.run(program, &["run", "--source", &source, "--display", &display], &[]);
         said.ends_with(0).expect("· simd ").expect("ms · GPU off: ");
         said.expect(why);
+        // Named once, however often it is opened.
+        let named = "device: fovea simulator sm_87 (sm_87, 8 multiprocessors), driver for CUDA 12.6; kernels compute_80";
+        assert_eq!(said.err.matches(named).count(), 1, "{}", said.err);
         if fault.starts_with("allocation") {
             said.expect("the device is tried again in 5 s");
         }
