@@ -141,8 +141,8 @@ fn split() -> Vec<Mutant> {
         source(
             PLAIN,
             "no fence before the ticket",
-            "    __threadfence();\n    __syncthreads();",
-            "    __syncthreads();",
+            "    __threadfence();\n    __syncthreads();\n    if (threadIdx.x == 0) ticket",
+            "    __syncthreads();\n    if (threadIdx.x == 0) ticket",
         ),
         source(
             MMA,
