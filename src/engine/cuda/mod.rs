@@ -31,6 +31,7 @@ use crate::model::Head;
 use crate::prepare::NetworkInput;
 use driver::Context;
 use network::Network;
+use prost::bytes::Bytes;
 use schedule::{CutAs, Cuts, Launch};
 use std::sync::{Arc, Once};
 use std::time::Duration;
@@ -69,7 +70,7 @@ impl Cuda {
     ///
     /// # Errors
     /// [`CudaError`].
-    pub fn new(onnx: &[u8], head: &Head, options: Options) -> Result<Self, CudaError> {
+    pub fn new(onnx: &Bytes, head: &Head, options: Options) -> Result<Self, CudaError> {
         // The device first: without one the model need not be read.
         let context = Context::open()?;
         let mut engine = Self::on(context, Plan::read(onnx)?, Some(head.clone()), options, None)?;
