@@ -6,7 +6,7 @@ use fovea::engine::scalar::Scalar;
 use fovea::engine::simd::{Isa, Simd};
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
-    let Ok(plan) = Plan::read_any(data) else { return };
+    let Ok(plan) = Plan::read_any(&data.to_vec().into()) else { return };
     let macs: u64 = plan.steps.iter().map(|step| plan.macs(step)).sum();
     if macs > 1 << 20 || plan.arena > 1 << 20 {
         return;

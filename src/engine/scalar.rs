@@ -3,6 +3,7 @@
 use super::plan::{Convolution, Plan, PlanError, Pool, PoolKind, Step, Tensor, to_byte};
 use super::{Engine, EngineError, Output};
 use crate::prepare::NetworkInput;
+use prost::bytes::Bytes;
 
 /// The engine's name.
 pub const NAME: &str = "scalar";
@@ -19,7 +20,7 @@ impl Scalar {
     ///
     /// # Errors
     /// As [`Plan::read`].
-    pub fn new(onnx: &[u8]) -> Result<Self, PlanError> {
+    pub fn new(onnx: &Bytes) -> Result<Self, PlanError> {
         Ok(Self::of(Plan::read(onnx)?))
     }
 

@@ -23,7 +23,7 @@ impl Tract {
         let load = || -> TractResult<Arc<TypedRunnableModel>> {
             // A file that swells when decoded is refused as it is by the plan.
             crate::model::onnx::check(&package.onnx).map_err(TractError::msg)?;
-            let mut model = tract_onnx::onnx().model_for_read(&mut package.onnx.as_slice())?;
+            let mut model = tract_onnx::onnx().model_for_read(&mut &package.onnx[..])?;
             model.set_input_fact(0, f32::fact([1, 1, SIDE, SIDE]).into())?;
             model.select_outputs_by_name(["logits", "features"])?;
             model.into_optimized()?.into_runnable()

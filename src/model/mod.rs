@@ -11,8 +11,12 @@ pub use golden::golden_input;
 pub use head::{Gate, Head, pooled};
 pub use manifest::{Calibration, FORMAT, GateLimits, Golden, HeadKind, Manifest};
 
-use sha2::Digest;
+use prost::bytes::Bytes;
+use sha2::{Digest, Sha256};
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
 
 /// The network.
 pub const ONNX: &str = "model.onnx";
@@ -20,6 +24,8 @@ pub const ONNX: &str = "model.onnx";
 pub const HEAD: &str = "head.safetensors";
 /// Feature statistics of the training pictures for the gate.
 pub const GATE: &str = "gate.safetensors";
+/// Bytes of a file that are read while those before them are summed.
+const PART: usize = 1 << 20;
 /// The manifest's own name.
 pub const MANIFEST: &str = "manifest.toml";
 
@@ -89,7 +95,7 @@ pub struct Package {
     /// What it says of itself.
     pub manifest: Manifest,
     /// The bytes of `model.onnx`.
-    pub onnx: Vec<u8>,
+    pub onnx: Bytes,
     /// The head, for the explanation.
     pub head: Head,
     /// The gate's feature statistics.
@@ -120,7 +126,7 @@ impl Package {
         };
         Ok(Self {
             folder: folder.into(),
-            onnx: onnx.ok_or_else(|| unlisted(ONNX))?,
+            onnx: onnx.ok_or_else(|| unlisted(ONNX))?.into(),
             head: head.ok_or_else(|| unlisted(HEAD))?,
             gate: gate.ok_or_else(|| unlisted(GATE))?,
             manifest,
@@ -140,8 +146,8 @@ fn checked(path: &Path, expected: &str) -> Result<Vec<u8>, ModelError> {
     if size > onnx::LARGEST_FILE as u64 {
         return Err(ModelError::Large { path: path.into(), bytes: size });
     }
-    let bytes = std::fs::read(path).map_err(read)?;
-    let got = sha256(&bytes);
+    let (bytes, sum) = read_and_sum(path, size as usize).map_err(read)?;
+    let got = hexadecimal(&sum);
     if got.eq_ignore_ascii_case(expected) {
         Ok(bytes)
     } else {
@@ -149,9 +155,35 @@ fn checked(path: &Path, expected: &str) -> Result<Vec<u8>, ModelError> {
     }
 }
 
+/// The first `size` bytes of a file and their SHA-256, which another thread computes behind the reading.
+fn read_and_sum(path: &Path, size: usize) -> std::io::Result<(Vec<u8>, Vec<u8>)> {
+    let mut file = File::open(path)?;
+    let mut bytes = vec![0; size];
+    let sum = std::thread::scope(|scope| {
+        let (send, parts) = mpsc::channel::<&[u8]>();
+        let sum = scope.spawn(move || {
+            let mut sum = Sha256::new();
+            parts.iter().for_each(|part| sum.update(part));
+            sum.finalize().to_vec()
+        });
+        for part in bytes.chunks_mut(PART) {
+            file.read_exact(part)?;
+            // The other side listens until all is sent.
+            let _ = send.send(part);
+        }
+        drop(send);
+        sum.join().map_err(|_| std::io::Error::other("the checksum's thread panicked"))
+    })?;
+    Ok((bytes, sum))
+}
+
 /// SHA-256 in lower-case hexadecimal, as the manifest's `[files]` has it.
 pub fn sha256(bytes: &[u8]) -> String {
-    sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    hexadecimal(&Sha256::digest(bytes))
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 mod scan;
 
 use prost::Message;
+use prost::bytes::Bytes;
 pub use scan::{FILE as LARGEST_FILE, check};
 
 /// Element types of [`Tensor`], as ONNX numbers them.
@@ -181,8 +182,8 @@ pub struct Tensor {
     #[prost(string, optional, tag = "8")]
     pub name: Option<String>,
     /// The elements, little-endian, row by row.
-    #[prost(bytes = "vec", optional, tag = "9")]
-    pub raw_data: Option<Vec<u8>>,
+    #[prost(bytes = "bytes", optional, tag = "9")]
+    pub raw_data: Option<Bytes>,
 }
 
 /// `ValueInfoProto`: name and type of an input or output.
@@ -242,14 +243,14 @@ pub struct TensorError {
 }
 
 impl Model {
-    /// Decodes a file's bytes. No input makes it take more than 512 MiB beside the tensors' own bytes, which are at most
-    /// [`LARGEST_FILE`].
+    /// Decodes a file's bytes, at most [`LARGEST_FILE`]; `raw_data` of tensors are parts of them, not copies. No input makes it
+    /// take more than 512 MiB.
     ///
     /// # Errors
     /// Why the bytes are no ONNX file, or too much.
-    pub fn read(bytes: &[u8]) -> Result<Self, String> {
+    pub fn read(bytes: &Bytes) -> Result<Self, String> {
         scan::check(bytes)?;
-        Self::decode(bytes).map_err(|error| error.to_string())
+        Self::decode(bytes.clone()).map_err(|error| error.to_string())
     }
 }
 
@@ -259,7 +260,7 @@ impl Tensor {
             name: Some(name.into()),
             dims: dims.iter().map(|&d| d as i64).collect(),
             data_type: Some(data_type),
-            raw_data: Some(bytes),
+            raw_data: Some(bytes.into()),
             ..Self::default()
         }
     }
@@ -302,7 +303,7 @@ impl Tensor {
     }
 
     /// Raw elements of `N` bytes each, or `None` where the typed lists hold them.
-    fn elements<const N: usize>(&self, data_type: i32) -> Result<Option<Vec<[u8; N]>>, TensorError> {
+    fn elements<const N: usize>(&self, data_type: i32) -> Result<Option<&[[u8; N]]>, TensorError> {
         if self.data_type != Some(data_type) {
             return Err(self.error(format!("element type {:?} where {data_type} is needed", self.data_type)));
         }
@@ -311,7 +312,7 @@ impl Tensor {
         if count.checked_mul(N) != Some(raw.len()) {
             return Err(self.error(format!("{} bytes for {count} elements of {N} bytes", raw.len())));
         }
-        Ok(Some(raw.as_chunks::<N>().0.to_vec()))
+        Ok(Some(raw.as_chunks::<N>().0))
     }
 
     fn listed<T, U>(&self, list: &[T], convert: impl Fn(&T) -> Option<U>) -> Result<Vec<U>, TensorError> {
@@ -328,7 +329,7 @@ impl Tensor {
     /// Another element type, or a number of elements that is not the shape's.
     pub fn f32s(&self) -> Result<Vec<f32>, TensorError> {
         match self.elements(data_type::FLOAT)? {
-            Some(raw) => Ok(raw.into_iter().map(f32::from_le_bytes).collect()),
+            Some(raw) => Ok(raw.iter().copied().map(f32::from_le_bytes).collect()),
             None => self.listed(&self.float_data, |v| Some(*v)),
         }
     }
@@ -338,9 +339,20 @@ impl Tensor {
     /// # Errors
     /// As [`Self::f32s`].
     pub fn i8s(&self) -> Result<Vec<i8>, TensorError> {
-        match self.elements::<1>(data_type::INT8)? {
-            Some(raw) => Ok(raw.into_iter().map(i8::from_le_bytes).collect()),
-            None => self.listed(&self.int32_data, |v| i8::try_from(*v).ok()),
+        Ok(self.two_complements()?.iter().map(|byte| byte.cast_signed()).collect())
+    }
+
+    /// The bytes of a signed-byte tensor, not copied where they are `raw_data`.
+    ///
+    /// # Errors
+    /// As [`Self::f32s`].
+    pub fn two_complements(&self) -> Result<Bytes, TensorError> {
+        match (self.elements::<1>(data_type::INT8)?, &self.raw_data) {
+            (Some(_), Some(raw)) => Ok(raw.clone()),
+            _ => {
+                let byte = |v: &i32| i8::try_from(*v).ok().map(i8::cast_unsigned);
+                self.listed(&self.int32_data, byte).map(Bytes::from)
+            }
         }
     }
 
@@ -350,7 +362,7 @@ impl Tensor {
     /// As [`Self::f32s`].
     pub fn u8s(&self) -> Result<Vec<u8>, TensorError> {
         match self.elements::<1>(data_type::UINT8)? {
-            Some(raw) => Ok(raw.into_iter().map(|[v]| v).collect()),
+            Some(raw) => Ok(raw.as_flattened().to_vec()),
             None => self.listed(&self.int32_data, |v| u8::try_from(*v).ok()),
         }
     }
@@ -372,7 +384,7 @@ impl Tensor {
     /// As [`Self::f32s`].
     pub fn i32s(&self) -> Result<Vec<i32>, TensorError> {
         match self.elements(data_type::INT32)? {
-            Some(raw) => Ok(raw.into_iter().map(i32::from_le_bytes).collect()),
+            Some(raw) => Ok(raw.iter().copied().map(i32::from_le_bytes).collect()),
             None => self.listed(&self.int32_data, |v| Some(*v)),
         }
     }

@@ -54,7 +54,7 @@ fn a_package_is_read_and_verified() {
     let folder = tempfile::tempdir().unwrap();
     let manifest = write_package(folder.path());
     let package = Package::open(folder.path()).unwrap();
-    assert_eq!((package.manifest.clone(), package.onnx.as_slice()), (manifest, &b"network"[..]));
+    assert_eq!((package.manifest.clone(), &package.onnx[..]), (manifest, &b"network"[..]));
     assert_eq!(package.identity(), "test 1");
     let features = vec![2.0; FEATURE_CHANNELS * FEATURE_SIDE * FEATURE_SIDE];
     assert_eq!(package.gate.distance(&features), 4.0);

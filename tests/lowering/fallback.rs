@@ -67,7 +67,7 @@ fn package(model: &Model) -> Package {
         fc2_bias: [0.0; 4],
     };
     let gate = Gate { mean: vec![0.0; 2048], scale: vec![1.0; 2048] };
-    Package { folder: "float".into(), manifest, onnx: model.encode_to_vec(), head, gate }
+    Package { folder: "float".into(), manifest, onnx: model.encode_to_vec().into(), head, gate }
 }
 
 #[derive(Clone, Default)]

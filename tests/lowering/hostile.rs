@@ -10,7 +10,7 @@ use prost::Message;
 use std::path::Path;
 
 fn said(model: &Model) -> String {
-    match Plan::read_any(&model.encode_to_vec()) {
+    match Plan::read_any(&model.encode_to_vec().into()) {
         Ok(_) => "it was lowered".into(),
         Err(error) => error.to_string(),
     }
@@ -147,7 +147,7 @@ fn mutations() {
                     model.encode_to_vec()
                 }
             };
-            if let Ok(plan) = Plan::read_any(&bytes) {
+            if let Ok(plan) = Plan::read_any(&bytes.clone().into()) {
                 lowered += 1;
                 if i % 4 < 2 {
                     run(plan);
@@ -161,7 +161,7 @@ fn mutations() {
     let mut bytes = vec![58];
     prost::encoding::encode_varint(fields.len() as u64, &mut bytes);
     bytes.extend(fields);
-    assert!(Plan::read_any(&bytes).unwrap_err().to_string().contains("fields"));
+    assert!(Plan::read_any(&bytes.clone().into()).unwrap_err().to_string().contains("fields"));
     let node = Node::new("Constant", &[], "x", vec![]);
     let many = Graph { node: vec![node; 9000], ..Graph::default() };
     let model = Model { graph: Some(many), ..Model::default() };
@@ -177,7 +177,7 @@ fn corpus() {
             let bytes = std::fs::read(&path).unwrap();
             let text = String::from_utf8_lossy(&bytes);
             match target {
-                "model" => Plan::read_any(&bytes).map(run).unwrap_or_default(),
+                "model" => Plan::read_any(&bytes.clone().into()).map(run).unwrap_or_default(),
                 "manifest" => drop(fovea::model::Manifest::parse(&text, &path)),
                 "config" => drop(fovea::config::Config::parse(&text, &path)),
                 _ => drop(fovea::Frame::decode(&bytes, &path)),

@@ -57,11 +57,12 @@ pub fn graph(model: &mut Model, noise: &mut Noise) {
             // Scales are the tensors of floats.
             let floats = graph.initializer.iter_mut().filter(|t| t.data_type == Some(1));
             if let Some(tensor) = floats.collect::<Vec<_>>().into_iter().nth(t / 3) {
-                let raw = tensor.raw_data.get_or_insert_default();
+                let mut raw = tensor.raw_data.take().unwrap_or_default().to_vec();
                 let place = noise.below(raw.len() / 4) * 4;
                 raw.get_mut(place..place + 4)
                     .into_iter()
                     .for_each(|b| b.copy_from_slice(&float.to_le_bytes()));
+                tensor.raw_data = Some(raw.into());
             }
         }
         4 => {
@@ -81,9 +82,10 @@ pub fn graph(model: &mut Model, noise: &mut Noise) {
         9 => tensor.data_type = Some(integer as i32),
         10 => graph.node[a].op_type = graph.node[b].op_type.clone(),
         _ => {
-            let raw = tensor.raw_data.get_or_insert_default();
+            let mut raw = tensor.raw_data.take().unwrap_or_default().to_vec();
             let place = noise.below(raw.len());
             raw.get_mut(place).into_iter().for_each(|b| *b = noise.next() as u8);
+            tensor.raw_data = Some(raw.into());
         }
     }
 }

@@ -7,7 +7,7 @@ use fovea::model::onnx::{Attribute, Model, Tensor};
 use prost::Message;
 
 fn lower(model: &Model) -> Result<Plan, PlanError> {
-    Plan::read_any(&model.encode_to_vec())
+    Plan::read_any(&model.encode_to_vec().into())
 }
 
 /// Features and logits of the plan against the walk over the graph; gives the plan.

@@ -165,7 +165,7 @@ pub fn rank_correlation(a: &[f32], b: &[f32]) -> f64 {
 /// layer's distribution, so activations stay in range.
 fn shuffled(package: &Package, seed: u64, all: bool) -> Result<Package> {
     let mut model =
-        onnx::Model::decode(package.onnx.as_slice()).context("the package's model is no ONNX file")?;
+        onnx::Model::decode(package.onnx.clone()).context("the package's model is no ONNX file")?;
     let mut other = package.clone();
     let graph = model.graph.as_mut().context("the package's model has no graph")?;
     for tensor in &mut graph.initializer {
@@ -184,7 +184,7 @@ fn shuffled(package: &Package, seed: u64, all: bool) -> Result<Package> {
             *tensor = onnx::Tensor::of_i8(&name, &dims, &values);
         }
     }
-    other.onnx = model.encode_to_vec();
+    other.onnx = model.encode_to_vec().into();
     proved(other)
 }
 

@@ -4,6 +4,7 @@ use super::spread::Spread;
 use fovea::engine::plan::{Plan, Step};
 use fovea::engine::simd::{Simd, peak};
 use fovea::model::golden_input;
+use prost::bytes::Bytes;
 use serde::Serialize;
 use std::collections::HashMap;
 
@@ -55,7 +56,7 @@ fn copied() -> f64 {
 }
 
 /// Measures every layer `runs` times.
-pub fn measure(onnx: &[u8], mut engine: Simd, runs: usize) -> anyhow::Result<Layers> {
+pub fn measure(onnx: &Bytes, mut engine: Simd, runs: usize) -> anyhow::Result<Layers> {
     let (isa, threads) = (engine.isa(), engine.threads());
     let peaks: Vec<Option<f64>> = std::thread::scope(|scope| {
         let all: Vec<_> = (0..threads).map(|_| scope.spawn(move || peak(isa))).collect();

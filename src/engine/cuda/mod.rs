@@ -28,6 +28,7 @@ use super::{Engine, EngineError, Output, scalar};
 use crate::prepare::NetworkInput;
 use driver::Context;
 use network::Network;
+use prost::bytes::Bytes;
 use schedule::{CutAs, Cuts, Launch};
 use std::sync::{Arc, Once};
 use std::time::Duration;
@@ -66,7 +67,7 @@ impl Cuda {
     ///
     /// # Errors
     /// [`CudaError`].
-    pub fn new(onnx: &[u8], options: Options) -> Result<Self, CudaError> {
+    pub fn new(onnx: &Bytes, options: Options) -> Result<Self, CudaError> {
         // The device first: without one the model need not be read.
         let context = Context::open()?;
         Self::on(context, Plan::read(onnx)?, options, None)

@@ -64,7 +64,7 @@ fn signed_activations_are_made_up_for_by_the_bias() {
 #[test]
 fn the_network_is_few_launches_of_enough_blocks() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models/oct-inception-v3/model.onnx");
-    let plan = Plan::read(&std::fs::read(folder).unwrap()).unwrap();
+    let plan = Plan::read(&std::fs::read(folder).unwrap().into()).unwrap();
     let macs: Vec<u64> = plan.steps.iter().map(|step| plan.macs(step)).collect();
     let schedule = Schedule::new(plan, wishes(24, false)).unwrap();
     // With the copies in and out.

@@ -14,6 +14,7 @@ mod waves;
 use super::{FEATURE_CHANNELS, FEATURE_SIDE};
 use crate::prepare::SIDE;
 pub use head::Head;
+use prost::bytes::Bytes;
 use std::fmt::Write as _;
 
 /// Kernel, stride and padding of a window that slides over a picture.
@@ -180,7 +181,7 @@ impl Plan {
     ///
     /// # Errors
     /// See [`PlanError`]; no input makes it panic or take more than 1 GiB beside the input.
-    pub fn read(bytes: &[u8]) -> Result<Self, PlanError> {
+    pub fn read(bytes: &Bytes) -> Result<Self, PlanError> {
         let plan = Self::read_any(bytes)?;
         let (input, features) = (plan.tensors[plan.input].shape, plan.tensors[plan.features].shape);
         if input != [SIDE, SIDE, 1] || features != [FEATURE_SIDE, FEATURE_SIDE, FEATURE_CHANNELS] {
@@ -196,7 +197,7 @@ impl Plan {
     ///
     /// # Errors
     /// As [`Self::read`].
-    pub fn read_any(bytes: &[u8]) -> Result<Self, PlanError> {
+    pub fn read_any(bytes: &Bytes) -> Result<Self, PlanError> {
         let mut plan = lower::lower(bytes)?;
         waves::arrange(&mut plan);
         memory::assign(&mut plan)?;

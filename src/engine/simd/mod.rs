@@ -26,6 +26,8 @@ use crate::prepare::NetworkInput;
 pub use isa::Isa;
 use job::{Job, Scratch, Tile};
 use packing::{Block, Packed};
+use prost::bytes::Bytes;
+use rayon::prelude::*;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use team::Team;
@@ -105,7 +107,7 @@ impl Simd {
     ///
     /// # Errors
     /// See [`SimdError`].
-    pub fn new(onnx: &[u8], isa: Option<Isa>, threads: Option<usize>) -> Result<Self, SimdError> {
+    pub fn new(onnx: &Bytes, isa: Option<Isa>, threads: Option<usize>) -> Result<Self, SimdError> {
         Self::of(Plan::read(onnx)?, isa, threads)
     }
 
@@ -119,27 +121,26 @@ impl Simd {
             None => Isa::best(),
         };
         let isa = isa.ok_or(SimdError::Cpu)?;
-        let mut packed = Vec::new();
-        for step in &mut plan.steps {
-            let (from, _) = step.tensors();
-            packed.push(match step {
-                Step::Convolution(conv) => {
-                    let channels = plan.tensors[from].shape[2];
-                    let taps = conv.window.kernel[0] * conv.window.kernel[1];
-                    if taps > TAPS || !channels.is_multiple_of(4) && taps * channels > GATHERED {
-                        return Err(SimdError::Window(conv.name.clone()));
-                    }
-                    let packed = Packed::new(conv, &plan.tensors[from], isa);
-                    // The packed form replaces the plain one, which would double the memory.
-                    conv.weight = Vec::new();
-                    Some(packed)
+        let Plan { steps, tensors, .. } = &mut plan;
+        let pack = |step: &mut Step| match step {
+            Step::Convolution(conv) => {
+                let channels = tensors[conv.from].shape[2];
+                let taps = conv.window.kernel[0] * conv.window.kernel[1];
+                if taps > TAPS || !channels.is_multiple_of(4) && taps * channels > GATHERED {
+                    return Err(SimdError::Window(conv.name.clone()));
                 }
-                Step::Pool(p) if p.window.kernel[0] * p.window.kernel[1] > TAPS => {
-                    return Err(SimdError::Window(p.name.clone()));
-                }
-                Step::Pool(_) => None,
-            });
-        }
+                let packed = Packed::new(conv, &tensors[conv.from], isa);
+                // The packed form replaces the plain one, which would double the memory.
+                conv.weight = Vec::new();
+                Ok(Some(packed))
+            }
+            Step::Pool(p) if p.window.kernel[0] * p.window.kernel[1] > TAPS => {
+                Err(SimdError::Window(p.name.clone()))
+            }
+            Step::Pool(_) => Ok(None),
+        };
+        let packed: Result<Vec<_>, _> = steps.par_iter_mut().map(pack).collect();
+        let packed = packed?;
         let threads = threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
         Ok(Self::with(Arc::new(plan), Arc::new(packed), isa, Team::new(threads)?))
     }

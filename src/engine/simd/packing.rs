@@ -68,11 +68,10 @@ impl Packed {
         for o in 0..outputs {
             for tap in 0..taps {
                 let run = &conv.weight[(o * taps + tap) * channels..][..channels];
-                for (place, group) in run.chunks(inputs).enumerate() {
-                    // A group lies in one block, since 64 is a multiple of its size.
-                    let byte = (place * PANEL + o % PANEL) * inputs;
-                    let block = &mut weight[(o / PANEL * taps + tap) * blocks + byte / 64].0;
-                    block[byte % 64..][..group.len()].copy_from_slice(group);
+                let to = &mut weight[(o / PANEL * taps + tap) * blocks..][..blocks];
+                match inputs {
+                    4 => place::<4>(run, to, o % PANEL),
+                    _ => place::<8>(run, to, o % PANEL),
                 }
             }
         }
@@ -103,6 +102,20 @@ impl Packed {
             #[cfg(target_arch = "aarch64")]
             depth: aarch64::depth(conv, channels),
         }
+    }
+}
+
+/// Places a tap's weights of the panel's output `o` in groups of `INPUTS`, the number that an instruction multiplies at once.
+fn place<const INPUTS: usize>(run: &[i8], blocks: &mut [Block], o: usize) {
+    // A group lies in one block, since 64 is a multiple of its size.
+    let place = |group: usize| (group * PANEL + o) * INPUTS;
+    let (groups, rest) = run.as_chunks::<INPUTS>();
+    for (i, group) in groups.iter().enumerate() {
+        blocks[place(i) / 64].0[place(i) % 64..][..INPUTS].copy_from_slice(group);
+    }
+    let last = place(groups.len());
+    if !rest.is_empty() {
+        blocks[last / 64].0[last % 64..][..rest.len()].copy_from_slice(rest);
     }
 }
 

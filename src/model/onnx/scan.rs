@@ -134,7 +134,7 @@ mod tests {
         let error = check(&model.encode_to_vec()).unwrap_err();
         assert!(error.contains("lists"), "{error}");
         assert!(check(&graph(&node.repeat(1000))).is_ok());
-        assert!(Model::read(&graph(&node.repeat(1000))).is_ok());
+        assert!(Model::read(&graph(&node.repeat(1000)).into()).is_ok());
     }
 
     #[test]

@@ -201,7 +201,7 @@ pub(crate) fn of_checkpoint(checkpoint: &fold::Checkpoint, path: &Path) -> Resul
     let package = Package {
         folder: path.into(),
         manifest,
-        onnx: graph::float(checkpoint, false).encode_to_vec(),
+        onnx: graph::float(checkpoint, false).encode_to_vec().into(),
         head: Head::decode(&package::head_file(&checkpoint.head)?, kind, path)?,
         gate: Gate::decode(&gate.file()?, path)?,
     };

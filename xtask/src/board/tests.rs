@@ -110,7 +110,7 @@ fn the_shipped_network_is_exact() {
         return;
     };
     let path = crate::root().join("models/oct-inception-v3/model.onnx");
-    let plan = Plan::read(&std::fs::read(path).unwrap()).unwrap();
+    let plan = Plan::read(&std::fs::read(path).unwrap().into()).unwrap();
     let convolutions = plan.steps.iter().filter(|step| matches!(step, Step::Convolution(_))).count();
     assert!(convolutions > 90);
     let input = &inputs(&plan, 4)[0];

@@ -2,6 +2,7 @@
 
 use super::values::{Failure, Failure::Reason};
 use crate::model::onnx::{self, data_type};
+use prost::bytes::Bytes;
 
 /// A constant with scales and zero points.
 pub struct Weights {
@@ -61,10 +62,10 @@ impl Weights {
         }
     }
 
-    /// Bytes less their zero points; `tensor` is the constant.
-    pub fn steps(&self, tensor: &onnx::Tensor) -> Result<Vec<i8>, Failure> {
+    /// Bytes less their zero points, as two's complements; `tensor` is the constant.
+    pub fn steps(&self, tensor: &onnx::Tensor) -> Result<Bytes, Failure> {
         if self.zeros.is_empty() && tensor.data_type == Some(data_type::INT8) {
-            return Ok(tensor.i8s()?);
+            return Ok(tensor.two_complements()?);
         }
         let mut values = tensor.bytes()?;
         if !self.zeros.is_empty() {
@@ -73,7 +74,8 @@ impl Weights {
             });
         }
         let fit = |v: i16| {
-            i8::try_from(v).map_err(|_| Reason("weights beyond 8 bits about their zero point".into()))
+            let byte = i8::try_from(v).map(i8::cast_unsigned);
+            byte.map_err(|_| Reason("weights beyond 8 bits about their zero point".into()))
         };
         values.into_iter().map(fit).collect()
     }
@@ -82,7 +84,7 @@ impl Weights {
     pub fn floats(&self, tensor: &onnx::Tensor) -> Result<Vec<f32>, Failure> {
         let mut values: Vec<f32> = match tensor.data_type {
             Some(data_type::INT32) => tensor.i32s()?.into_iter().map(|v| v as f32).collect(),
-            _ => self.steps(tensor)?.into_iter().map(f32::from).collect(),
+            _ => self.steps(tensor)?.iter().map(|byte| f32::from(byte.cast_signed())).collect(),
         };
         self.slices(&mut values, |slice, values| {
             values.iter_mut().for_each(|v| *v *= self.scales[slice % self.scales.len()]);

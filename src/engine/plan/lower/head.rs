@@ -119,16 +119,6 @@ impl Lowering<'_> {
         Ok((shape, values))
     }
 
-    /// Frees a convolution's constant, which the plan holds from here on, where no other node reads it: a model is then in
-    /// memory once and not twice.
-    fn forget(&mut self, constant: usize, node: &onnx::Node) {
-        let tensor = &mut self.constants[constant];
-        let once = |name: Option<&str>| name.is_some_and(|name| self.uses.get(name) == Some(&1));
-        if once(tensor.name.as_deref()) && once(node.input.get(1).map(String::as_str)) {
-            tensor.raw_data = None;
-        }
-    }
-
     pub fn convolution(
         &mut self,
         node: &onnx::Node,
@@ -160,17 +150,8 @@ impl Lowering<'_> {
             return Err(Reason(format!("weights of {shape:?} for {channels} channels")));
         }
         let scales = weights.by_output()?;
-        let values = weights.steps(&self.constants[weights.constant])?;
-        self.network.keep(values.len())?;
-        self.forget(weights.constant, node);
-        let taps = kh * kw;
-        let mut weight = vec![0; values.len()];
-        for (turned, filter) in weight.chunks_exact_mut(c * taps).zip(values.chunks_exact(c * taps)) {
-            for (k, window) in filter.chunks_exact(taps).enumerate() {
-                window.iter().enumerate().for_each(|(tap, &w)| turned[tap * c + k] = w);
-            }
-        }
-        drop(values);
+        let weight = weights.steps(&self.constants[weights.constant])?;
+        self.network.keep(weight.len())?;
         let given = self.network.tensors[from].scale;
         let bias = match inputs.get(2) {
             None | Some(Value::Absent) => Bias::Steps(vec![0; o]),

@@ -13,6 +13,7 @@
 //! place where rounding is added. Where a graph gives `features` in f32, they are what the head reads: quantised.
 
 mod constants;
+mod filter;
 mod head;
 mod network;
 mod values;
@@ -21,6 +22,7 @@ use super::{Head, Plan, PlanError, PoolKind};
 use crate::model::onnx;
 use constants::Weights;
 use network::{Network, Real};
+use prost::bytes::Bytes;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use values::{Failure, Failure::Reason, Value};
@@ -32,8 +34,6 @@ const NODES: usize = 1 << 13;
 
 struct Lowering<'a> {
     constants: Vec<onnx::Tensor>,
-    /// How many nodes read a name.
-    uses: HashMap<&'a str, usize>,
     values: HashMap<String, Value>,
     network: Network,
     head: head::Builder,
@@ -43,7 +43,7 @@ struct Lowering<'a> {
 }
 
 /// Lowers a model's bytes, whatever the size of its picture and features.
-pub fn lower(bytes: &[u8]) -> Result<Plan, PlanError> {
+pub fn lower(bytes: &Bytes) -> Result<Plan, PlanError> {
     let model = onnx::Model::read(bytes).map_err(PlanError::Decode)?;
     let mut graph = model.graph.ok_or_else(|| PlanError::Decode("no graph in it".into()))?;
     if graph.node.len() > NODES {
@@ -58,12 +58,6 @@ pub fn lower(bytes: &[u8]) -> Result<Plan, PlanError> {
             return Err(PlanError::Graph(format!("has two constants named '{name}'")));
         }
     }
-    let mut uses = HashMap::new();
-    for node in &graph.node {
-        // Behind an Identity a name may be read any number of times.
-        let times = if node.op_type.as_deref() == Some("Identity") { 2 } else { 1 };
-        node.input.iter().for_each(|name| *uses.entry(name.as_str()).or_default() += times);
-    }
     let inputs: Vec<&onnx::ValueInfo> =
         graph.input.iter().filter(|i| !values.contains_key(i.name.as_deref().unwrap_or_default())).collect();
     let [input] = inputs[..] else {
@@ -72,7 +66,6 @@ pub fn lower(bytes: &[u8]) -> Result<Plan, PlanError> {
     values.insert(input.name.clone().unwrap_or_default(), Value::Image);
     let mut lowering = Lowering {
         constants,
-        uses,
         values,
         network: Network::default(),
         head: head::Builder::default(),
@@ -135,7 +128,6 @@ impl<'a> Lowering<'a> {
         let value = self.value(op, node, &inputs, output).map_err(|error| match error {
             Failure::Reason(reason) => fail(reason),
             Failure::Tensor(error) => PlanError::Tensor(error),
-            Failure::Node(name, reason) => PlanError::Node { node: name, op: "Conv".into(), reason },
         })?;
         if self.values.insert(output.clone(), value).is_some() {
             return Err(fail(format!("makes '{output}' a second time")));
@@ -268,9 +260,10 @@ impl<'a> Lowering<'a> {
         if !ends || self.head.values() != 4 {
             return Err(lacks("an output 'logits' of four values"));
         }
+        let (tensors, steps) = self.network.finish()?;
         Ok(Plan {
-            tensors: self.network.tensors,
-            steps: self.network.steps,
+            tensors,
+            steps,
             waves: Vec::new(),
             input: picture.tensor,
             levels: picture.levels,

@@ -1,9 +1,12 @@
 //! The quantised network: values wait for the scale at which they are quantised, then become steps.
 
 use super::super::head::Grid;
-use super::super::{Convolution, Pool, PoolKind, Step, Tensor, Window};
+use super::super::{Convolution, PlanError, Pool, PoolKind, Step, Tensor, Window};
 use super::LIMIT;
+use super::filter::Unfilled;
 use super::values::{Failure, Failure::Reason};
+use prost::bytes::Bytes;
+use rayon::prelude::*;
 use std::collections::HashMap;
 
 /// The most bytes of weights, in the network and in the head.
@@ -56,8 +59,8 @@ pub struct Waiting {
     pub name: String,
     pub from: usize,
     pub window: Window,
-    /// `[output, kernel row, kernel column, input]`.
-    pub weight: Vec<i8>,
+    /// `[output, input, kernel row, kernel column]`, two's complements.
+    pub weight: Bytes,
     /// A scale for each output.
     pub scales: Vec<f32>,
     pub bias: Bias,
@@ -82,7 +85,9 @@ pub struct Picture {
 #[derive(Default)]
 pub struct Network {
     pub tensors: Vec<Tensor>,
-    pub steps: Vec<Step>,
+    steps: Vec<Step>,
+    /// The convolutions among the steps without their weights.
+    unfilled: Vec<Unfilled>,
     pub picture: Option<Picture>,
     waiting: Vec<Option<Waiting>>,
     reals: Vec<Known>,
@@ -287,53 +292,39 @@ impl Network {
     }
 
     fn convolution(&mut self, waiting: Waiting, name: Option<&str>, scale: f32) -> Result<usize, Failure> {
-        let Waiting { node, name: own, from, window, weight, scales, bias } = waiting;
-        let fail = |reason: &str| Failure::Node(node.clone(), reason.into());
-        let Tensor { shape: [h, w, _], scale: given, .. } = self.tensors[from];
-        let shape = placed(&window, [h, w], scales.len())?;
-        let to = self.tensor(name.unwrap_or(&own), shape, scale)?;
-        let unit = |s: f32| f64::from(given) * f64::from(s);
-        let mut multiplier: Vec<f32> = scales.iter().map(|&s| (unit(s) / f64::from(scale)) as f32).collect();
-        let taps = weight.len() / scales.len();
-        let zero = i64::from(self.zero(from));
-        if zero != 0 && window.padding != [0; 4] {
-            return Err(fail("it pads a picture whose zero point is not 0"));
-        }
-        let mut sums = Vec::with_capacity(scales.len());
-        for (o, row) in weight.chunks_exact(taps).enumerate() {
-            let bias = match &bias {
-                Bias::Steps(bias) => i64::from(bias[o]),
-                Bias::Real(bias) if row.iter().all(|&w| w == 0) && bias[o] != 0.0 => {
-                    // Such a channel says only its bias, so its step is free; its own may be too small for 32 bits.
-                    multiplier[o] = (f64::from(bias[o].abs()) / 1e6 / f64::from(scale)) as f32;
-                    if bias[o] > 0.0 { 1_000_000 } else { -1_000_000 }
-                }
-                // A cast of what is too large stays large, and is refused below.
-                Bias::Real(bias) => (f64::from(bias[o]) / unit(scales[o])).round_ties_even() as i64,
-            };
-            let bias = bias.saturating_sub(zero * row.iter().map(|&w| i64::from(w)).sum::<i64>());
-            // No sum, in whatever order it is made, leaves 32 bits.
-            let most: i64 = row.iter().map(|&w| 255 * i64::from(w).abs()).sum();
-            if bias.saturating_abs().saturating_add(most) > i64::from(i32::MAX) {
-                return Err(fail(&format!("its sums may leave 32 bits: up to {most} and a bias of {bias}")));
-            }
-            sums.push(bias as i32);
-        }
-        if multiplier.iter().any(|m| !m.is_finite()) {
-            return Err(fail("scales whose ratio is not finite"));
-        }
-        let pairs_fit = weight.iter().all(|w| (-64..=64).contains(w));
+        let Tensor { shape: [h, w, channels], scale: given, .. } = self.tensors[waiting.from];
+        let (from, window) = (waiting.from, waiting.window);
+        let shape = placed(&window, [h, w], waiting.scales.len())?;
+        let to = self.tensor(name.unwrap_or(&waiting.name), shape, scale)?;
+        let zero = self.zero(from);
+        self.unfilled.push(Unfilled { step: self.steps.len(), waiting, channels, given, scale, zero });
         self.steps.push(Step::Convolution(Convolution {
             name: self.tensors[to].name.clone(),
             from,
             to,
             window,
-            weight,
-            bias: sums,
-            multiplier,
-            pairs_fit,
+            weight: Vec::new(),
+            bias: Vec::new(),
+            multiplier: Vec::new(),
+            pairs_fit: false,
         }));
         Ok(to)
+    }
+
+    /// Tensors and steps, these with their weights: most of the work of a start, so all processors share it.
+    pub fn finish(self) -> Result<(Vec<Tensor>, Vec<Step>), PlanError> {
+        let mut steps = self.steps;
+        let filled: Vec<_> = self.unfilled.into_par_iter().map(Unfilled::fill).collect();
+        for filled in filled {
+            let (step, filters) = filled?;
+            if let Step::Convolution(convolution) = &mut steps[step] {
+                convolution.weight = filters.weight;
+                convolution.bias = filters.bias;
+                convolution.multiplier = filters.multiplier;
+                convolution.pairs_fit = filters.pairs_fit;
+            }
+        }
+        Ok((self.tensors, steps))
     }
 }
 

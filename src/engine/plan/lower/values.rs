@@ -33,8 +33,6 @@ pub enum Failure {
     Reason(String),
     /// A constant that it reads is broken.
     Tensor(onnx::TensorError),
-    /// Another node, lowered only now, and what is wrong with that.
-    Node(String, String),
 }
 
 impl From<onnx::TensorError> for Failure {
