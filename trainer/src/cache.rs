@@ -1,28 +1,19 @@
-//! `extract`: the frozen part of the network, computed once and kept on disk.
+//! What the frozen part of the network made of all pictures, kept on disk; [`crate::extract`] writes it.
 //!
 //! A cache is a folder with `cache.toml` and `features.f16`: one record for each picture and variant, in the order of the
 //! index, each `rows x columns x channels` in half precision. A broken-off run goes on after its last whole record.
 
-use crate::augment::{self, source::Strength};
-use crate::backbone;
-use crate::network::inception_v3;
-use crate::nn::Layout;
-use crate::nn::product::{self, Precision};
-use crate::section::{Cut, HeadKind, Section};
-use crate::shards::Shard;
 use crate::split::{self, Row, Split};
 use anyhow::{Context, bail};
-use burn::tensor::Device;
 use fovea::Frame;
-use fovea::prepare::{NetworkInput, Preparation, SIDE};
+use fovea::prepare::{NetworkInput, Preparation};
 use half::f16;
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::Read;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// What random variants are made from.
@@ -36,58 +27,19 @@ pub enum Vary {
     Source,
 }
 
-/// Compute the frozen part of the network once, for all pictures.
-#[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Example:\n  fovea-train extract --data OCT --split split.csv --weights inception_v3.safetensors --cut Mixed_6e --cache cache\n\n\
-    Interrupted, it goes on where it stopped."
-)]
-pub struct ExtractArgs {
-    /// Folder of the pictures
-    #[arg(long)]
-    pub data: PathBuf,
-    /// Index made by `prepare`
-    #[arg(long, default_value = "split.csv")]
-    pub split: PathBuf,
-    /// InceptionV3 weights: safetensors (timm), .pth (torchvision) or .h5 (Keras)
-    #[arg(long)]
-    pub weights: PathBuf,
-    /// The last frozen block: Input (nothing), Stem, Mixed_5b … Mixed_7c (all)
-    #[arg(long, default_value = "Mixed_6e")]
-    pub cut: Cut,
-    /// Variants of each training picture: itself, its mirror image, then random ones
-    #[arg(long, default_value_t = 4)]
-    pub variants: usize,
-    /// What random variants are made from
-    #[arg(long, value_enum, default_value_t = Vary::Prepared)]
-    pub vary: Vary,
-    /// Seed of the random variants
-    #[arg(long, default_value_t = 1)]
-    pub seed: u64,
-    /// The CPU's precision in products: mixed is several times faster where the CPU has bfloat16 tile units (Intel AMX)
-    #[arg(long, value_enum, default_value_t = Precision::F32)]
-    pub precision: Precision,
-    /// Compute only this part of the records, NUMBER/COUNT with the number from 0; `merge` puts the parts together
-    #[arg(long)]
-    pub shard: Option<Shard>,
-    /// Folder of the cache
-    #[arg(long, default_value = "cache")]
-    pub cache: PathBuf,
-}
-
 /// What a cache was made from; another cache must not be mixed in.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Header {
-    cut: String,
+    pub(crate) cut: String,
     pub(crate) shape: [usize; 3],
-    variants: usize,
+    pub(crate) variants: usize,
     #[serde(default)]
-    vary: Vary,
-    seed: u64,
-    weights_sha256: String,
-    split_sha256: String,
-    preparation: Preparation,
+    pub(crate) vary: Vary,
+    pub(crate) seed: u64,
+    pub(crate) weights_sha256: String,
+    pub(crate) split_sha256: String,
+    pub(crate) preparation: Preparation,
 }
 
 /// A picture and variant with its place in the cache.
@@ -115,7 +67,7 @@ pub struct Cache {
     pub records: Vec<Record>,
 }
 
-fn records(rows: Vec<Row>, variants: usize) -> Vec<Record> {
+pub(crate) fn records(rows: Vec<Row>, variants: usize) -> Vec<Record> {
     let mut all = Vec::new();
     for row in rows.into_iter().map(Arc::new) {
         let count = if row.split == Split::Train { variants } else { 1 };
@@ -152,119 +104,6 @@ pub fn file_sha256(path: &Path) -> anyhow::Result<String> {
 pub fn input(data: &Path, row: &Row) -> anyhow::Result<NetworkInput> {
     let frame = Frame::read(&data.join(&row.path))?;
     Ok(Preparation::default().prepare(&frame, None)?.input)
-}
-
-/// Runs `extract`.
-///
-/// # Errors
-/// When pictures, weights or cache cannot be read or written, or the cache there was made from something else.
-pub fn extract(args: &ExtractArgs) -> anyhow::Result<()> {
-    if args.precision == Precision::Mixed && !product::choose(Precision::Mixed) {
-        eprintln!("--precision mixed: this CPU has no bfloat16 tile units; going on in f32");
-    }
-    if args.variants == 0 {
-        bail!("--variants 0: write 1 for the pictures alone, 2 with mirror images");
-    }
-    let rows = split::read(&args.split)?;
-    let header = Header {
-        cut: args.cut.name().into(),
-        shape: args.cut.shape(),
-        // With nothing frozen, variants are made while training.
-        variants: if args.cut.frozen().is_empty() { 1 } else { args.variants },
-        vary: args.vary,
-        seed: args.seed,
-        weights_sha256: file_sha256(&args.weights)?,
-        split_sha256: file_sha256(&args.split)?,
-        preparation: Preparation::default(),
-    };
-    std::fs::create_dir_all(&args.cache)
-        .with_context(|| format!("{}: cannot be made", args.cache.display()))?;
-    let note = args.cache.join("cache.toml");
-    if !note.exists() {
-        // Whole or not there: shards may start at the same time.
-        let part = args.cache.join(format!("cache.{}.part", std::process::id()));
-        std::fs::write(&part, toml::to_string(&header)?)
-            .and_then(|()| std::fs::rename(&part, &note))
-            .with_context(|| format!("{}: cannot be written", note.display()))?;
-    }
-    match std::fs::read_to_string(&note) {
-        Ok(text) if toml::from_str::<Header>(&text).ok() != Some(header.clone()) => bail!(
-            "{}: made from another split, weights, cut or settings; name another --cache or remove it",
-            args.cache.display()
-        ),
-        Ok(_) => {}
-        Err(error) => return Err(error).with_context(|| format!("{}: cannot be read", note.display())),
-    }
-    let weights = backbone::read(&args.weights, &inception_v3(3))?;
-    if backbone::averages_differ(&weights, &args.cut.frozen()) {
-        bail!(
-            "{}: trained with averages that count padding, as PyTorch's do, and the network's leave it out; freeze no block \
-             with averages, so that training adapts them: --cut Stem or --cut Input",
-            args.weights.display()
-        );
-    }
-    let device = Device::flex();
-    let (section, params, _) =
-        Section::load(&args.cut.frozen(), &weights, HeadKind::Gap, 0, Layout::Nhwc, &device)?;
-    let all = records(rows, header.variants);
-    let (all, name) = match args.shard {
-        None => (&all[..], "features.f16".into()),
-        Some(shard) => (&all[shard.records(all.len())], shard.file()),
-    };
-    let size = header.size();
-    let path = args.cache.join(name);
-    let mut file =
-        File::options().create(true).append(true).open(&path).with_context(|| path.display().to_string())?;
-    let done = (file.metadata()?.len() / size).min(all.len() as u64);
-    file.set_len(done * size)?;
-    file.seek(SeekFrom::End(0))?;
-    let bar = crate::bar(all.len(), "extracting");
-    bar.set_position(done);
-    bar.reset_eta();
-    let stop = crate::interrupt()?;
-    for chunk in all[done as usize..].chunks(16) {
-        let inputs: Vec<NetworkInput> =
-            chunk.par_iter().map(|r| variant(args, r)).collect::<anyhow::Result<_>>()?;
-        let values = if args.cut.frozen().is_empty() {
-            inputs.iter().flat_map(|i| i.0.iter().map(|&b| f32::from(b) / 255.0)).collect()
-        } else {
-            let x = section.batch(colour(&inputs), [chunk.len(), SIDE, SIDE, 3]);
-            section
-                .forward(&params, x)
-                .into_data()
-                .try_to_vec::<f32>()
-                .map_err(|e| anyhow::anyhow!("{e:?}"))?
-        };
-        let bytes: Vec<u8> = values.par_iter().flat_map_iter(|&v| f16::from_f32(v).to_le_bytes()).collect();
-        file.write_all(&bytes).with_context(|| {
-            format!("{}: cannot be written; free space and start again, it goes on", path.display())
-        })?;
-        bar.inc(chunk.len() as u64);
-        if stop() {
-            bar.abandon();
-            bail!("stopped; the same command goes on after {} of {} records", bar.position(), all.len());
-        }
-    }
-    bar.finish();
-    println!("{}: {} records after {}, {:?} each", args.cache.display(), all.len(), header.cut, header.shape);
-    Ok(())
-}
-
-/// The network's input of a record.
-fn variant(args: &ExtractArgs, record: &Record) -> anyhow::Result<NetworkInput> {
-    let (row, seed) = (&record.row, seed(args.seed, &record.row));
-    // The first two are the picture and its mirror image.
-    if args.vary == Vary::Source && record.variant > 1 {
-        let frame = Frame::read(&args.data.join(&row.path))?;
-        let stream = record.variant as u64;
-        return Ok(Strength::default().input(&Preparation::default(), &frame, seed, stream)?);
-    }
-    Ok(augment::variant(&input(&args.data, row)?, record.variant, seed))
-}
-
-fn seed(seed: u64, row: &Row) -> u64 {
-    let digest = Sha256::digest(row.sha256.as_bytes());
-    digest[..8].iter().fold(seed, |s, &b| s.rotate_left(8) ^ u64::from(b))
 }
 
 /// Bytes to `[count, row, column, 3]` in 0 to 1, three equal channels.

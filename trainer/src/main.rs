@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use fovea_trainer::{
-    backbone, cache, data, explain_check, export, phantom, report, shards, split, teach, train,
+    backbone, data, explain_check, export, extract, phantom, report, shards, split, teach, train,
 };
 
 /// Trains and exports the model that fovea runs.
@@ -21,7 +21,7 @@ enum Command {
     Data(data::DataArgs),
     Prepare(split::PrepareArgs),
     Weights(backbone::WeightsArgs),
-    Extract(cache::ExtractArgs),
+    Extract(extract::ExtractArgs),
     Merge(shards::MergeArgs),
     Train(train::TrainArgs),
     Evaluate(train::EvaluateArgs),
@@ -39,7 +39,7 @@ fn main() -> anyhow::Result<()> {
         Command::Data(args) => data::run(&args),
         Command::Prepare(args) => split::prepare(&args),
         Command::Weights(args) => backbone::run(&args),
-        Command::Extract(args) => cache::extract(&args),
+        Command::Extract(args) => extract::extract(&args),
         Command::Merge(args) => shards::merge(&args),
         Command::Train(args) => train::train(&args),
         Command::Evaluate(args) => train::evaluate(&args),

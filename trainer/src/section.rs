@@ -153,14 +153,15 @@ fn numbered<const D: usize>(id: &mut u64, value: Tensor<D>) -> Param<Tensor<D>> 
     param
 }
 
-struct Folded {
-    weight: Vec<f32>,
-    bias: Vec<f32>,
-    scale: Vec<f32>,
+/// A convolution's weights `[output, kernel row, kernel column, input]` with its batch norm as scale and shift.
+pub(crate) struct Folded {
+    pub(crate) weight: Vec<f32>,
+    pub(crate) bias: Vec<f32>,
+    pub(crate) scale: Vec<f32>,
 }
 
-/// A convolution's weights with its batch norm as scale and shift.
-fn folded(weights: &Weights, conv: &Conv) -> Result<Folded, WeightsError> {
+/// Reads a convolution.
+pub(crate) fn folded(weights: &Weights, conv: &Conv) -> Result<Folded, WeightsError> {
     let (o, [kh, kw]) = (conv.output, conv.kernel);
     let get = |part: &str| weights.get(&format!("{}.bn.{part}", conv.name), &[o]);
     let weight = weights.get(&format!("{}.conv.weight", conv.name), &[o, conv.input, kh, kw])?;

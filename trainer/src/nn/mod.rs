@@ -2,10 +2,6 @@
 //! `[batch, row, column, channel]`; on other devices burn's, over `[batch, channel, row, column]`.
 
 pub mod adam;
-pub mod kernels;
-pub mod product;
-#[cfg(target_arch = "x86_64")]
-mod tiles;
 
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
@@ -16,12 +12,29 @@ use burn::tensor::module::{avg_pool2d, conv2d, max_pool2d};
 use burn::tensor::ops::{AvgPoolOptions, ConvOptions, MaxPoolOptions};
 use burn::tensor::{Tensor, TensorData, activation::relu};
 use burn_flex::FlexTensor;
-pub use kernels::{Pool, Window};
+pub use fovea_trainer_kernels::{Pool, Window};
+use fovea_trainer_kernels::{layers as kernels, product};
+
+/// In what products are computed on the CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Precision {
+    /// f32 throughout.
+    F32,
+    /// Operands rounded to bfloat16, sums and everything else in f32, where the CPU has tile units for it; else f32.
+    Mixed,
+}
+
+impl Precision {
+    /// Chooses it for this process, since burn's operations carry no settings; true when it is to be had here.
+    pub fn choose(self) -> bool {
+        product::choose(self == Precision::Mixed) == (self == Precision::Mixed)
+    }
+}
 
 /// Convolution with ReLU and pooling over `[batch, row, column, channel]`.
 #[backend_extension(Flex, Autodiff)]
 pub trait NhwcOps: Backend {
-    /// See [`kernels::convolve`].
+    /// See [`fovea_trainer_kernels::layers::convolve`].
     fn convolve(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -30,7 +43,7 @@ pub trait NhwcOps: Backend {
         window: Window,
     ) -> FloatTensor<Self>;
 
-    /// See [`kernels::pool`].
+    /// See [`fovea_trainer_kernels::layers::pool`].
     fn pool(x: FloatTensor<Self>, kind: Pool) -> FloatTensor<Self>;
 }
 

@@ -1,7 +1,7 @@
 //! What `train` is told.
 
 use crate::device::DeviceKind;
-use crate::nn::product::Precision;
+use crate::nn::Precision;
 use crate::section::HeadKind;
 use std::path::PathBuf;
 

@@ -9,7 +9,6 @@ use crate::checkpoint::Weights;
 use crate::dashboard::Dashboard;
 use crate::device::DeviceKind;
 use crate::nn::adam::Adam;
-use crate::nn::product::{self, Precision};
 use crate::section::{Cut, Section};
 use crate::split::Split;
 use anyhow::{Context, bail};
@@ -49,7 +48,7 @@ impl<'a> Trainer<'a> {
                 args.weights.display()
             );
         }
-        if args.precision == Precision::Mixed && !product::choose(Precision::Mixed) {
+        if !args.precision.choose() {
             println!("this CPU has no bfloat16 tile units: products are computed in f32");
         }
         let cut: Cut = caches[0].cut.parse()?;

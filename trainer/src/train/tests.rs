@@ -1,4 +1,5 @@
 use super::*;
+use crate::extract;
 use crate::section::{Cut, tests::random_weights};
 use crate::shards::MergeArgs;
 use clap::Parser;
@@ -199,18 +200,18 @@ fn full_fine_tuning_moves_every_layer() {
     #[derive(Parser)]
     struct Extract {
         #[command(flatten)]
-        args: cache::ExtractArgs,
+        args: extract::ExtractArgs,
     }
     let word = |name: &str| at(name).display().to_string();
     let data = folder.path().display().to_string();
     let (split, weights, pictures) = (word("split.csv"), word("w.safetensors"), word("cache"));
     let line = ["extract", "--data", &data, "--split", &split, "--weights", &weights, "--cut", "Input"];
-    cache::extract(&Extract::parse_from(line.into_iter().chain(["--cache", &pictures])).args).unwrap();
+    extract::extract(&Extract::parse_from(line.into_iter().chain(["--cache", &pictures])).args).unwrap();
     // The same in two shards.
     let parts = word("parts");
     let shard = |number: &str| {
         let args = Extract::parse_from(line.into_iter().chain(["--cache", &parts, "--shard", number])).args;
-        cache::extract(&args).unwrap();
+        extract::extract(&args).unwrap();
     };
     let merge = || crate::shards::merge(&MergeArgs { cache: at("parts"), split: at("split.csv") });
     shard("1/2");

@@ -4,7 +4,7 @@
 //! neighbouring rows side by side. A block of 2 by 2 tiles of the output stays in registers over up to 1,024 elements.
 //! Stable Rust has no functions for these instructions, so they are written as assembly.
 
-use super::product::Matrix;
+use crate::product::Matrix;
 use std::arch::asm;
 use std::arch::x86_64::{__cpuid, __cpuid_count};
 use std::sync::OnceLock;
@@ -204,8 +204,8 @@ unsafe fn block_of(block: &mut [Tile; 4], a: *const Tile, b: *const Tile, deep: 
 
 #[cfg(test)]
 mod tests {
-    use super::super::product::testing;
     use super::*;
+    use crate::product::testing;
 
     #[test]
     fn rounding_is_to_the_nearest_and_even() {

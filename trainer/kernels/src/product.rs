@@ -4,7 +4,7 @@
 //! operand at a time run over them; the left operand is read in place, an element to all lanes.
 
 #[cfg(target_arch = "x86_64")]
-use super::tiles;
+use crate::tiles;
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,23 +39,26 @@ impl<'a> Matrix<'a> {
 /// Whether products are computed in mixed precision; of the whole process, since burn's operations carry no settings.
 static MIXED: AtomicBool = AtomicBool::new(false);
 
-/// In what products are computed on the CPU.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Precision {
-    /// f32 throughout.
-    F32,
-    /// Operands rounded to bfloat16, sums and everything else in f32, where the CPU has tile units for it; else f32.
-    Mixed,
-}
-
-/// Chooses the precision of this process; true when products are in mixed precision from now on.
-pub fn choose(precision: Precision) -> bool {
-    #[cfg(target_arch = "x86_64")]
-    let mixed = precision == Precision::Mixed && tiles::are_here();
-    #[cfg(not(target_arch = "x86_64"))]
-    let mixed = false;
+/// Asks for mixed precision in this process, where the CPU has tile units; true when products are in it from now on.
+pub fn choose(mixed: bool) -> bool {
+    let mixed = mixed && has_tiles();
     MIXED.store(mixed, Ordering::Relaxed);
     mixed
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_tiles() -> bool {
+    tiles::are_here()
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn has_tiles() -> bool {
+    false
+}
+
+/// Products are in mixed precision.
+pub(crate) fn is_mixed() -> bool {
+    MIXED.load(Ordering::Relaxed)
 }
 
 /// `out = lhs · rhs`, or `out += lhs · rhs` where `add`; `out` is row by row.
@@ -63,7 +66,7 @@ pub fn multiply(out: &mut [f32], add: bool, lhs: Matrix, rhs: Matrix) {
     let ([m, k], [rows, n]) = (lhs.size, rhs.size);
     assert!(k == rows && out.len() == m * n && lhs.values.len() == m * k && rhs.values.len() == k * n);
     #[cfg(target_arch = "x86_64")]
-    if k > 0 && MIXED.load(Ordering::Relaxed) {
+    if k > 0 && is_mixed() {
         // SAFETY: mixed precision is only set where the units are; the sizes were checked above.
         return unsafe { tiles::multiply(out, add, lhs, rhs) };
     }

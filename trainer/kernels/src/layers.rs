@@ -1,76 +1,13 @@
-//! Convolution and pooling on the CPU, forward and backward, over `[batch, row, column, channel]` in f32: patches are
-//! gathered into a matrix and multiplied, a group of pictures to a thread.
+//! Convolution and pooling over `[batch, row, column, channel]`, forward and backward, pictures side by side on all threads.
+//! What [`crate::direct`] does not do (gradients of weights, of strided convolutions, and mixed precision) gathers patches
+//! into a matrix and multiplies it.
 
-use super::product::{Matrix, multiply};
+use crate::direct::Convolution;
+use crate::product::{self, Matrix, multiply};
+use crate::{Pool, Window};
 use rayon::prelude::*;
 
-/// A window that slides over `[batch, rows, columns, channels]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Window {
-    /// Height and width.
-    pub kernel: [usize; 2],
-    /// Stride, both ways.
-    pub stride: usize,
-    /// Zeros above and below, left and right.
-    pub padding: [usize; 2],
-}
-
-/// The 3x3 pooling windows of InceptionV3.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pool {
-    /// Maximum, stride 2, no padding.
-    Max,
-    /// Average, stride 1, padding 1 that is not counted.
-    Average,
-}
-
-impl Pool {
-    fn window(self) -> Window {
-        match self {
-            Pool::Max => Window { kernel: [3, 3], stride: 2, padding: [0, 0] },
-            Pool::Average => Window { kernel: [3, 3], stride: 1, padding: [1, 1] },
-        }
-    }
-
-    /// Shape after pooling `[batch, rows, columns, channels]`.
-    pub fn output(self, shape: [usize; 4]) -> [usize; 4] {
-        self.window().output(shape, shape[3])
-    }
-}
-
 impl Window {
-    /// Shape after the window slid over `[batch, rows, columns, _]`, with `channels` made.
-    pub fn output(self, [batch, h, w, _]: [usize; 4], channels: usize) -> [usize; 4] {
-        let side = |size, axis: usize| (size + 2 * self.padding[axis] - self.kernel[axis]) / self.stride + 1;
-        [batch, side(h, 0), side(w, 1), channels]
-    }
-
-    /// A matrix of the patches is the input itself.
-    fn is_plain(self) -> bool {
-        self.kernel == [1, 1] && self.stride == 1 && self.padding == [0, 0]
-    }
-
-    /// Calls `f(output pixel, tap, input pixel)` for every tap inside the picture.
-    fn taps(self, [_, h, w, c]: [usize; 4], mut f: impl FnMut(usize, usize, usize)) {
-        let [_, oh, ow, _] = self.output([1, h, w, c], c);
-        for oy in 0..oh {
-            for ox in 0..ow {
-                for ky in 0..self.kernel[0] {
-                    let y = (oy * self.stride + ky).wrapping_sub(self.padding[0]);
-                    if y >= h {
-                        continue;
-                    }
-                    for kx in 0..self.kernel[1] {
-                        let x = (ox * self.stride + kx).wrapping_sub(self.padding[1]);
-                        if x < w {
-                            f(oy * ow + ox, ky * self.kernel[1] + kx, y * w + x);
-                        }
-                    }
-                }
-            }
-        }
-    }
-
     fn patches(self, pictures: &[f32], shape: [usize; 4]) -> Vec<f32> {
         let [_, h, w, c] = shape;
         let [_, oh, ow, _] = self.output(shape, c);
@@ -120,8 +57,15 @@ pub fn convolve(
     let channels = bias.len();
     let [batch, oh, ow, _] = window.output(shape, channels);
     let picture = shape[1] * shape[2] * shape[3];
-    let weights = Matrix::rows(weight, weight.len() / channels).turned();
     let mut y = vec![0.0; batch * oh * ow * channels];
+    if !product::is_mixed() {
+        let conv = Convolution::new(weight, scale, bias, window);
+        y.par_chunks_mut(oh * ow * channels)
+            .zip(x.par_chunks(picture))
+            .for_each(|(y, x)| conv.run(x, [shape[1], shape[2], shape[3]], y, channels));
+        return y;
+    }
+    let weights = Matrix::rows(weight, weight.len() / channels).turned();
     let group = window.group(shape).min(share(batch));
     y.par_chunks_mut(group * oh * ow * channels).zip(x.par_chunks(group * picture)).for_each(|(y, x)| {
         let gathered = if window.is_plain() { Vec::new() } else { window.patches(x, shape) };
@@ -153,6 +97,8 @@ pub fn convolve_backward(
     let (picture, made) = (shape[1] * shape[2] * shape[3], oh * ow * channels);
     let weights = Matrix::rows(weight, weight.len() / channels);
     let mut grad_x = if wanted { vec![0.0; x.len()] } else { Vec::new() };
+    let direct = (wanted && window.stride == 1 && !product::is_mixed())
+        .then(|| Convolution::backward(weight, channels, window));
     let part = share(batch);
     let group = window.group(shape).min(part);
     // One piece of the batch a thread; each piece has its own sums, added at the end.
@@ -185,9 +131,15 @@ pub fn convolve_backward(
                 }
                 let gathered = if window.is_plain() { Vec::new() } else { window.patches(x, shape) };
                 let rows = Matrix::rows(if window.is_plain() { x } else { &gathered }, weights.size[1]);
+                if let Some(direct) = &direct {
+                    let to = grad_x[(start - range.start) * picture..].chunks_exact_mut(picture);
+                    for (grad, to) in grad_z.chunks_exact(made).zip(to) {
+                        direct.run(grad, [oh, ow, channels], to, shape[3]);
+                    }
+                }
                 let grad_z = Matrix::rows(&grad_z, channels);
                 multiply(&mut grad_w, true, grad_z.turned(), rows);
-                if wanted {
+                if wanted && direct.is_none() {
                     let to = &mut grad_x[(start - range.start) * picture..(end - range.start) * picture];
                     if window.is_plain() {
                         multiply(to, false, grad_z, weights);
@@ -214,23 +166,10 @@ pub fn convolve_backward(
 /// Pools `[batch, rows, columns, channels]`.
 pub fn pool(x: &[f32], shape: [usize; 4], kind: Pool) -> Vec<f32> {
     let [batch, oh, ow, c] = kind.output(shape);
-    let start = if kind == Pool::Max { f32::NEG_INFINITY } else { 0.0 };
-    let mut y = vec![start; batch * oh * ow * c];
-    let counts = counts(shape, kind);
-    y.par_chunks_mut(oh * ow * c).zip(x.par_chunks(shape[1] * shape[2] * c)).for_each(|(y, x)| {
-        kind.window().taps(shape, |to, _, from| {
-            let pairs = y[to * c..][..c].iter_mut().zip(&x[from * c..][..c]);
-            match kind {
-                Pool::Max => pairs.for_each(|(a, b)| *a = a.max(*b)),
-                Pool::Average => pairs.for_each(|(a, b)| *a += b),
-            }
-        });
-        if kind == Pool::Average {
-            for (pixel, count) in y.chunks_exact_mut(c).zip(&counts) {
-                pixel.iter_mut().for_each(|v| *v /= count);
-            }
-        }
-    });
+    let mut y = vec![0.0; batch * oh * ow * c];
+    y.par_chunks_mut(oh * ow * c)
+        .zip(x.par_chunks(shape[1] * shape[2] * c))
+        .for_each(|(y, x)| kind.picture(x, [shape[1], shape[2], c], y, c));
     y
 }
 
