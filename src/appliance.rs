@@ -10,6 +10,7 @@ pub use crate::capture::{CaptureError, Feed, Port, Signal, Source};
 
 use crate::capture::{Recorder, Slot};
 use crate::config::Config;
+use crate::explain::light::Lit;
 use crate::prepare::Region;
 use crate::screen::Referral;
 use crate::{Class, Frame};
@@ -43,6 +44,8 @@ pub struct Reading {
     pub map: [f32; 64],
     /// What of the picture it covers.
     pub place: Region,
+    /// The picture under it at the size of the screen, where a device has made it.
+    pub lit: Option<Arc<Lit>>,
     /// The engine that answered.
     pub engine: String,
     /// Why a better engine did not answer; may be empty.

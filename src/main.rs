@@ -4,6 +4,8 @@ mod cli;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
+use tracing::Level;
+use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// Reads retinal OCT B-scans. Decision support, not a diagnosis.
 #[derive(Parser)]
@@ -43,12 +45,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_max_level(tracing::Level::WARN)
-        .without_time()
-        .with_target(false)
-        .init();
+    log();
     let result = match Cli::parse().command {
         Command::Run(args) => cli::run::run(args),
         Command::Classify(args) => cli::classify::run(args),
@@ -64,4 +61,12 @@ fn main() -> ExitCode {
         eprintln!("fovea: {error:#}");
         ExitCode::from(cli::FAILED)
     })
+}
+
+/// The log on stderr: what is not as it should be, and which device was found.
+fn log() {
+    let lines =
+        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).without_time().with_target(false);
+    let levels = Targets::new().with_default(Level::WARN).with_target("fovea::engine::cuda", Level::INFO);
+    tracing_subscriber::registry().with(lines).with(levels).init();
 }

@@ -71,6 +71,46 @@ pub struct RegionError {
     pub frame_height: u32,
 }
 
+/// A region that lies in its frame: a picture that can be read.
+#[derive(Clone, Copy, Debug)]
+pub struct Cut<'a> {
+    frame: &'a Frame,
+    region: Region,
+}
+
+impl<'a> Cut<'a> {
+    /// The region of a frame, or all of it.
+    ///
+    /// # Errors
+    /// [`RegionError`] when the region leaves the frame or is smaller than 32x32.
+    pub fn new(frame: &'a Frame, region: Option<Region>) -> Result<Self, RegionError> {
+        let (fw, fh) = (frame.width(), frame.height());
+        let r = region.unwrap_or(Region::whole(frame));
+        let inside = |start: u32, length: u32, all: u32| {
+            length >= 32 && start.checked_add(length).is_some_and(|end| end <= all)
+        };
+        if !inside(r.x, r.width, fw) || !inside(r.y, r.height, fh) {
+            return Err(RegionError {
+                origin: frame.origin.clone(),
+                region: r,
+                frame_width: fw,
+                frame_height: fh,
+            });
+        }
+        Ok(Self { frame, region: r })
+    }
+
+    /// The frame.
+    pub fn frame(&self) -> &'a Frame {
+        self.frame
+    }
+
+    /// Where in it the B-scan lies.
+    pub fn region(&self) -> Region {
+        self.region
+    }
+}
+
 /// How frames become inputs; part of a model's manifest, so that a model is always fed as it was trained.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -129,30 +169,22 @@ impl Preparation {
     /// # Errors
     /// [`RegionError`] when the region leaves the frame or is smaller than 32x32.
     pub fn scan<'a>(&self, frame: &'a Frame, region: Option<Region>) -> Result<Scan<'a>, RegionError> {
-        let (fw, fh) = (frame.width(), frame.height());
-        let r = region.unwrap_or(Region::whole(frame));
-        let inside = |start: u32, length: u32, all: u32| {
-            length >= 32 && start.checked_add(length).is_some_and(|end| end <= all)
-        };
-        if !inside(r.x, r.width, fw) || !inside(r.y, r.height, fh) {
-            return Err(RegionError {
-                origin: frame.origin.clone(),
-                region: r,
-                frame_width: fw,
-                frame_height: fh,
-            });
-        }
+        Ok(self.blackened(Cut::new(frame, region)?))
+    }
+
+    fn blackened<'a>(&self, cut: Cut<'a>) -> Scan<'a> {
+        let (frame, r) = (cut.frame, cut.region);
         let (width, height) = (r.width as usize, r.height as usize);
         // The frame's own pixels where nothing is cut off; they are copied when there is margin to blacken.
         let mut pixels = if r == Region::whole(frame) {
             Cow::Borrowed(frame.pixels())
         } else {
-            let row = |y: usize| (r.y as usize + y) * fw as usize + r.x as usize;
+            let row = |y: usize| (r.y as usize + y) * frame.width() as usize + r.x as usize;
             Cow::Owned((0..height).flat_map(|y| &frame.pixels()[row(y)..row(y) + width]).copied().collect())
         };
         let margin =
             if self.margin_white == 0 { 0 } else { blacken(&mut pixels, width, height, self.margin_white) };
-        Ok(Scan { region: r, width, height, margin: margin as f32 / (width * height) as f32, pixels })
+        Scan { region: r, width, height, margin: margin as f32 / (width * height) as f32, pixels }
     }
 
     /// The network's input from a scan.
@@ -187,7 +219,12 @@ impl Preparation {
     /// # Errors
     /// As [`Self::scan`].
     pub fn prepare(&self, frame: &Frame, region: Option<Region>) -> Result<Prepared, RegionError> {
-        Ok(self.input(&self.scan(frame, region)?))
+        Ok(self.prepare_cut(Cut::new(frame, region)?))
+    }
+
+    /// The same of a region that is known to lie in its frame.
+    pub fn prepare_cut(&self, cut: Cut<'_>) -> Prepared {
+        self.input(&self.blackened(cut))
     }
 }
 

@@ -29,6 +29,7 @@ fn by_name() -> Classifier {
             reason: String::new(),
             map: std::array::from_fn(|i| i as f32 / 63.0),
             place: fovea::prepare::Region::whole(frame),
+            lit: None,
             engine: "fake".into(),
             note: String::new(),
             millis: 1.0,

@@ -44,6 +44,8 @@ pub(crate) enum Unary {
     Brev,
     BfindS,
     BfindU,
+    /// `bfind.shiftamt`: by how much the highest bit is shifted to the top.
+    ShiftU,
 }
 
 /// Two-operand float operations.

@@ -367,6 +367,7 @@ impl<'a> Desk<'a> {
             picture: frame,
             place: reading.place,
             map: heat.then_some(&reading.map),
+            lit: reading.lit.as_ref(),
             finding: &reading.finding,
             probabilities: reading.probabilities,
             referral: reading.referral,

@@ -66,6 +66,7 @@ fn reading(frame: &Frame) -> Reading {
         reason: String::new(),
         map: [0.0; 64],
         place: Region::whole(frame),
+        lit: None,
         engine: "fake".into(),
         note: String::new(),
         millis: 20.0,

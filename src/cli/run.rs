@@ -5,7 +5,7 @@ use fovea::Reader;
 use fovea::appliance::{Appliance, Classifier, Reading};
 use fovea::capture::Source;
 use fovea::clock::Records;
-use fovea::explain::Map;
+use fovea::screen::room;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -66,27 +66,29 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let reader = super::reader(&config)?;
     let model = reader.package().identity();
     let mut records = Records::new();
-    let appliance = Appliance::new(&config, &model, classifier(reader));
+    let size = config.screen();
+    let room = room(size.width, size.height);
+    let appliance = Appliance::new(&config, &model, classifier(reader, room));
     let appliance = super::board::wire(appliance, &config.board, display.as_ref())?;
     // An engine that hangs or panics is replaced by a new one, as the first was opened.
     let again = config.clone();
-    let spare =
-        std::sync::Arc::new(move || super::reader(&again).map(classifier).map_err(|error| error.to_string()));
+    let spare = std::sync::Arc::new(move || match super::reader(&again) {
+        Ok(reader) => Ok(classifier(reader, room)),
+        Err(error) => Err(error.to_string()),
+    });
     appliance
         .spare(spare)
         .run(display.as_mut(), &stop, &mut |line| println!("{} {line}", records.stamp()))?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// The appliance's view of a reader: the finding with the heat of its class.
-fn classifier(mut reader: Reader) -> Classifier {
+/// The appliance's view of a reader: the finding with the heat of its class, for a picture in this room of the screen.
+fn classifier(reader: Reader, room: [u32; 2]) -> Classifier {
+    let mut reader = reader.shown_in(room);
     Box::new(move |frame| {
         let answer = reader.read(frame).map_err(|error| error.to_string())?;
         let said = &answer.diagnosis;
-        let contribution = reader.contribution(&answer, said.class);
-        let heat = Map::of_features(&contribution.map).heat();
-        let mut map = [0.0; 64];
-        map.copy_from_slice(&heat.values);
+        let (map, lit) = reader.heat(&answer);
         Ok(Reading {
             class: said.class,
             probabilities: said.probabilities,
@@ -96,6 +98,7 @@ fn classifier(mut reader: Reader) -> Classifier {
             reason: said.reason.clone(),
             map,
             place: answer.place,
+            lit,
             engine: answer.engine.into(),
             note: answer.note.unwrap_or_default(),
             millis: answer.millis,

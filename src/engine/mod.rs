@@ -10,10 +10,13 @@ pub mod supervised;
 #[cfg(feature = "tract")]
 pub mod tract;
 
+use crate::explain::light::Lit;
 use crate::model::{Package, golden_input};
-use crate::prepare::NetworkInput;
+use crate::prepare::{Cut, NetworkInput, Preparation, Prepared, SIDE};
+use crate::{Class, Frame};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Instant;
 pub use supervised::{Options, Supervised};
 
 /// Channels of the last feature map.
@@ -28,6 +31,41 @@ pub struct Output {
     pub logits: [f32; 4],
     /// Features after the last ReLU, `[2048, 8, 8]` (channel, row, column), dequantised.
     pub features: Vec<f32>,
+}
+
+/// A picture that is to be read.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    /// The frame and its region.
+    pub cut: Cut<'a>,
+    /// How it becomes the network's input.
+    pub preparation: &'a Preparation,
+    /// Width and height that a screen has for the frame; nothing where nobody looks.
+    pub room: Option<[u32; 2]>,
+}
+
+/// What became of a picture that was read.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// The network's input and what else was prepared.
+    pub prepared: Prepared,
+    /// What the network gave.
+    pub output: Output,
+    /// Milliseconds that the engine took; a device's have the preparation in them.
+    pub millis: f32,
+    /// Where the answer comes from, of an engine that says so.
+    pub light: Option<Light>,
+}
+
+/// Where an answer comes from, as the device has computed it.
+#[derive(Clone, Debug)]
+pub struct Light {
+    /// The class of the largest logit.
+    pub class: Class,
+    /// What each position adds to it, 8x8, row by row.
+    pub map: [f32; FEATURE_SIDE * FEATURE_SIDE],
+    /// The frame under its heat, where room was said.
+    pub picture: Option<Arc<Lit>>,
 }
 
 /// Why an engine could not be made or could not answer.
@@ -97,6 +135,14 @@ pub trait Engine: Send {
     /// [`EngineError::Run`].
     fn run(&mut self, input: &NetworkInput) -> Result<Output, EngineError>;
 
+    /// Prepares a picture and runs it. Here the processor prepares; a device does all that follows the frame in one go.
+    ///
+    /// # Errors
+    /// [`EngineError::Run`].
+    fn read(&mut self, ask: &Ask<'_>) -> Result<Seen, EngineError> {
+        prepare_and_run(self, ask)
+    }
+
     /// A second one for another thread that shares the weights; `None` where the device takes one picture at a time.
     fn share(&self) -> Option<Box<dyn Engine>> {
         None
@@ -108,17 +154,41 @@ pub trait Engine: Send {
     }
 }
 
+fn prepare_and_run<E: Engine + ?Sized>(engine: &mut E, ask: &Ask<'_>) -> Result<Seen, EngineError> {
+    let prepared = ask.preparation.prepare_cut(ask.cut);
+    let start = Instant::now();
+    let output = engine.run(&prepared.input)?;
+    Ok(Seen { prepared, output, millis: start.elapsed().as_secs_f32() * 1000.0, light: None })
+}
+
 /// An engine's answer. One that panics has failed, and so has one whose answer holds what is no number.
 ///
 /// # Errors
 /// [`EngineError::Run`].
 pub fn answer(engine: &mut dyn Engine, input: &NetworkInput) -> Result<Output, EngineError> {
+    guarded(engine, |engine| engine.run(input), |output| output)
+}
+
+/// What an engine makes of a picture, with the same care.
+///
+/// # Errors
+/// [`EngineError::Run`].
+pub fn see(engine: &mut dyn Engine, ask: &Ask<'_>) -> Result<Seen, EngineError> {
+    guarded(engine, |engine| engine.read(ask), |seen| &seen.output)
+}
+
+fn guarded<T>(
+    engine: &mut dyn Engine,
+    ask: impl FnOnce(&mut dyn Engine) -> Result<T, EngineError>,
+    output: impl FnOnce(&T) -> &Output,
+) -> Result<T, EngineError> {
     let name = engine.name();
     let failed = |reason: &str| EngineError::Run { engine: name, reason: reason.into() };
-    let output = catch_unwind(AssertUnwindSafe(|| engine.run(input)))
+    let got = catch_unwind(AssertUnwindSafe(|| ask(engine)))
         .unwrap_or_else(|_| Err(failed("it panicked; this is a fault of fovea, please report it")))?;
-    let numbers = output.logits.iter().chain(&output.features).all(|value| value.is_finite());
-    if numbers { Ok(output) } else { Err(failed("the answer holds values that are no numbers")) }
+    let Output { logits, features } = output(&got);
+    let numbers = logits.iter().chain(features).all(|value| value.is_finite());
+    if numbers { Ok(got) } else { Err(failed("the answer holds values that are no numbers")) }
 }
 
 /// Largest difference of a logit on the golden picture with which an engine is still used. Engines agree but for the
@@ -132,7 +202,7 @@ const DEVICE: Option<(&str, Maker)> = {
     #[cfg(feature = "cuda")]
     let device: Option<(&str, Maker)> = Some((cuda::NAME, |package, options| {
         let options = cuda::Options { limit: options.limit, ..cuda::Options::default() };
-        Ok(Box::new(cuda::Cuda::new(&package.onnx, options)?))
+        Ok(Box::new(cuda::Cuda::new(&package.onnx, &package.head, options)?))
     }));
     #[cfg(not(feature = "cuda"))]
     let device = None;
@@ -224,13 +294,23 @@ impl Proof {
         Self { input: golden_input(), logits: package.manifest.golden.logits }
     }
 
-    /// Largest difference of a logit from the right answer.
+    /// Largest difference of a logit from the right answer. The picture comes as a frame that is its own preparation.
     ///
     /// # Errors
-    /// [`EngineError::Run`].
+    /// [`EngineError::Run`], also of an engine that prepares the frame otherwise.
     pub fn difference(&self, engine: &mut dyn Engine) -> Result<f32, EngineError> {
-        let output = answer(engine, &self.input)?;
-        let pairs = output.logits.iter().zip(self.logits);
+        let engine_name = engine.name();
+        let failed = |reason: String| EngineError::Run { engine: engine_name, reason };
+        let side = SIDE as u32;
+        let frame = Frame::new(side, side, self.input.0.to_vec(), "the golden picture")
+            .map_err(|error| failed(error.to_string()))?;
+        let cut = Cut::new(&frame, None).map_err(|error| failed(error.to_string()))?;
+        let preparation = Preparation { margin_white: 0, band: 100, ..Preparation::default() };
+        let seen = see(engine, &Ask { cut, preparation: &preparation, room: None })?;
+        if seen.prepared.input != self.input {
+            return Err(failed("it prepares the golden picture wrongly".into()));
+        }
+        let pairs = seen.output.logits.iter().zip(self.logits);
         // What is no number is infinitely far.
         let off = pairs.map(|(got, expected)| (got - expected).abs());
         Ok(off.fold(0.0, |worst, off| if off.is_nan() { f32::INFINITY } else { worst.max(off) }))

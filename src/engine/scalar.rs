@@ -72,7 +72,7 @@ pub fn read_bytes(plan: &Plan, arena: &[u8]) -> Vec<u8> {
 }
 
 /// Dequantised features and the head's logits.
-pub(super) fn read_output(plan: &Plan, arena: &[u8]) -> Output {
+pub fn read_output(plan: &Plan, arena: &[u8]) -> Output {
     let tensor = &plan.tensors[plan.features];
     let [h, w, c] = tensor.shape;
     let mut features = vec![0.0; h * w * c];

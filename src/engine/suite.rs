@@ -4,8 +4,9 @@
 //! real ones.
 
 use super::plan::{Convolution, Head, Plan, Pool, PoolKind, Step, Tensor, Window, head::Layer};
-use super::{FEATURE_CHANNELS, FEATURE_SIDE};
-use crate::prepare::SIDE;
+use super::{Ask, FEATURE_CHANNELS, FEATURE_SIDE};
+use crate::Frame;
+use crate::prepare::{Cut, Preparation, Region, RegionError, SIDE};
 
 /// Numbers that look random, the same every time.
 struct Noise(u32);
@@ -153,6 +154,83 @@ pub fn uneven(seed: u32) -> Option<Plan> {
 /// All problems: the single layers, two blocks, the extremes.
 pub fn all() -> Vec<Plan> {
     single_layer_plans().into_iter().chain(block(7)).chain(uneven(4)).chain(extremes()).collect()
+}
+
+/// A picture with how it is to be read: what lies around the network.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// The frame.
+    pub frame: Frame,
+    /// The B-scan's place in it.
+    pub region: Option<Region>,
+    /// How it is prepared.
+    pub preparation: Preparation,
+    /// Room of the screen.
+    pub room: [u32; 2],
+}
+
+/// Pictures of layers of noise with white margins of odd shapes, whole and cut, with and without a band, shrunk and enlarged.
+pub fn views() -> Vec<View> {
+    let region = |x, y, width, height| Some(Region { x, y, width, height });
+    let cases = [
+        ([384, 248], None, 240, 60, [222, 170]),
+        ([301, 260], region(33, 5, 251, 250), 200, 45, [640, 400]),
+        ([48, 700], region(3, 40, 40, 601), 0, 60, [100, 90]),
+        ([640, 33], None, 255, 100, [70, 70]),
+        ([97, 61], region(7, 1, 90, 60), 1, 0, [31, 200]),
+    ];
+    cases.into_iter().enumerate().filter_map(|(seed, case)| view(seed as u32, case)).collect()
+}
+
+type Case = ([u32; 2], Option<Region>, u8, u8, [u32; 2]);
+
+fn view(seed: u32, ([width, height], region, margin_white, band, room): Case) -> Option<View> {
+    let mut noise = Noise(seed + 3);
+    let pixel = |i: u32| {
+        let (x, y) = (i % width, i / width);
+        let layer = y > height * 2 / 5 + x / 16 && y < height * 3 / 5 + x / 16;
+        let slant = x + y / 2 < width / 9 || y + x / 3 < height / 7 || x > width - width / 30;
+        let grey = noise.between(0, 50) + if layer { 120 } else { 10 };
+        if slant { 255 } else { grey as u8 }
+    };
+    let pixels = (0..width * height).map(pixel).collect();
+    let frame = Frame::new(width, height, pixels, "suite").ok()?;
+    Some(View {
+        frame,
+        region,
+        preparation: Preparation { margin_white, band, ..Preparation::default() },
+        room,
+    })
+}
+
+impl View {
+    /// What an engine is asked.
+    ///
+    /// # Errors
+    /// [`RegionError`] of a region outside.
+    pub fn ask(&self) -> Result<Ask<'_>, RegionError> {
+        let cut = Cut::new(&self.frame, self.region)?;
+        Ok(Ask { cut, preparation: &self.preparation, room: Some(self.room) })
+    }
+}
+
+/// Heads of both kinds with random weights, for 2048 channels.
+pub fn heads() -> [crate::model::Head; 2] {
+    let noise = &mut Noise(21);
+    let mut random = |count: usize| (0..count).map(|_| noise.between(-100, 100) as f32 / 1000.0).collect();
+    let gap = crate::model::Head::Gap {
+        fc1: random(64 * FEATURE_CHANNELS),
+        fc1_bias: random(64),
+        fc2: random(4 * 64),
+        fc2_bias: [0.1, -0.1, 0.0, 0.2],
+    };
+    let conv = crate::model::Head::Conv {
+        conv: random(64 * FEATURE_CHANNELS),
+        conv_bias: random(64),
+        fc: random(4 * FEATURE_SIDE * FEATURE_SIDE * 64),
+        fc_bias: [0.0, 0.3, -0.2, 0.1],
+    };
+    [gap, conv]
 }
 
 /// A network with the shape of the real one, picture and features, and next to nothing to compute: for tests of what lies around

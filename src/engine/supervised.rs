@@ -4,7 +4,7 @@
 //! picture waits for it. Engines for the processor are there all the while. A device proves itself on the golden picture when
 //! it is opened and now and then between pictures, since boards have memory that nothing checks.
 
-use super::{Engine, EngineError, Output, Proof, answer};
+use super::{Ask, Engine, EngineError, Output, Proof, Seen, answer, see};
 use crate::prepare::NetworkInput;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -41,6 +41,9 @@ pub type Maker = Box<dyn Fn() -> Result<Box<dyn Engine>, EngineError> + Send + S
 
 /// An engine's name and how it is made.
 pub type Named = (&'static str, Maker);
+
+/// What an engine is asked; the same of the next one where it fails.
+type Question<'a, T> = &'a dyn Fn(&mut dyn Engine) -> Result<T, EngineError>;
 
 /// The engine `auto`.
 pub struct Supervised {
@@ -85,6 +88,20 @@ impl Supervised {
         Ok(made)
     }
 
+    /// Has the device answer, and where it does not a processor's engine.
+    fn answer<T>(&mut self, ask: Question<'_, T>) -> Result<T, EngineError> {
+        if let Some(device) = &mut self.device {
+            device.hear();
+            if let Some(output) = device.answer(ask, &self.proof, self.processor.name()) {
+                self.answered = device.name;
+                return Ok(output);
+            }
+        }
+        let output = self.processor.answer(ask, &self.proof)?;
+        self.answered = self.processor.name();
+        Ok(output)
+    }
+
     /// Who will answer.
     fn next(&self) -> &'static str {
         let device = self.device.as_ref().filter(|device| device.engine.is_some());
@@ -98,16 +115,11 @@ impl Engine for Supervised {
     }
 
     fn run(&mut self, input: &NetworkInput) -> Result<Output, EngineError> {
-        if let Some(device) = &mut self.device {
-            device.hear();
-            if let Some(output) = device.run(input, &self.proof, self.processor.name()) {
-                self.answered = device.name;
-                return Ok(output);
-            }
-        }
-        let output = self.processor.run(input, &self.proof)?;
-        self.answered = self.processor.name();
-        Ok(output)
+        self.answer(&|engine| answer(engine, input))
+    }
+
+    fn read(&mut self, ask: &Ask<'_>) -> Result<Seen, EngineError> {
+        self.answer(&|engine| see(engine, ask))
     }
 
     fn share(&self) -> Option<Box<dyn Engine>> {
@@ -178,11 +190,11 @@ impl Processor {
     }
 
     /// Asks the open engine, and where it fails the others in turn.
-    fn run(&mut self, input: &NetworkInput, proof: &Proof) -> Result<Output, EngineError> {
+    fn answer<T>(&mut self, ask: Question<'_, T>, proof: &Proof) -> Result<T, EngineError> {
         let mut failed = Vec::new();
         for _ in 0..self.makers.len() {
             let error = match self.ready(proof) {
-                Ok(engine) => match answer(engine, input) {
+                Ok(engine) => match ask(engine) {
                     Ok(output) => return Ok(output),
                     Err(error) => error.to_string(),
                 },
@@ -262,11 +274,11 @@ impl Device {
     }
 
     /// The device's answer; `None` where it has none, and then it is let go and `instead` answers.
-    fn run(&mut self, input: &NetworkInput, proof: &Proof, instead: &str) -> Option<Output> {
+    fn answer<T>(&mut self, ask: Question<'_, T>, proof: &Proof, instead: &str) -> Option<T> {
         let engine = self.engine.as_mut()?;
         let due = self.proved.elapsed() > self.prove;
         let proved = if due { proof.prove(engine.as_mut()) } else { Ok(()) };
-        let error = match proved.and_then(|()| answer(engine.as_mut(), input)) {
+        let error = match proved.and_then(|()| ask(engine.as_mut())) {
             Ok(output) => {
                 self.proved = if due { Instant::now() } else { self.proved };
                 return Some(output);

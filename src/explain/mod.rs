@@ -2,6 +2,7 @@
 //! gates are known, so one forward pass gives contributions that sum to the logit, and Grad-CAM too. The occlusion test
 //! asks the engine again and again and is the independent check.
 
+pub mod light;
 mod occlusion;
 mod paint;
 

@@ -20,9 +20,14 @@ const STRIPS: usize = SIDE / STRIP;
 /// Rows added to the retina's extent.
 const AIR: usize = 24;
 
+/// Rows, of 299, that so many percent are.
+pub fn rows(percent: u8) -> usize {
+    SIDE * usize::from(percent.min(100)) / 100
+}
+
 /// First row and number of rows, of 299; `least` is the least height in percent.
 pub fn find(whole: &NetworkInput, least: u8) -> (usize, usize) {
-    let least = SIDE * usize::from(least.min(100)) / 100;
+    let least = rows(least);
     if least == SIDE {
         return (0, SIDE);
     }

@@ -1,10 +1,9 @@
 //! Where everything stands: a view becomes a list of things to draw, back to front.
 
-use super::{Align, Heat, Referral, Shown, State, View, scan, step};
+use super::{Align, Referral, Shown, State, View, step};
 use crate::Class;
-use crate::prepare::Region;
+use crate::explain::light::{Scan, fit};
 use embedded_graphics::{pixelcolor::Rgb888, prelude::*, primitives::Rectangle};
-use std::sync::Arc;
 
 const GROUND: Rgb888 = Rgb888::new(11, 14, 20);
 const PANEL: Rgb888 = Rgb888::new(21, 26, 35);
@@ -39,16 +38,6 @@ pub enum Item {
     Mark(Rectangle, Referral, Ink),
     /// The view's picture under its heat.
     Scan(Rectangle, Scan),
-}
-
-/// What a B-scan's pixels depend on.
-#[derive(Clone, PartialEq)]
-pub struct Scan {
-    pub width: usize,
-    pub grey: Arc<Vec<u8>>,
-    pub map: Option<Box<Heat>>,
-    /// What of the picture the map covers.
-    pub place: Region,
 }
 
 impl Item {
@@ -89,7 +78,8 @@ impl List {
 
     /// The B-scan as large as `room` allows, its sides kept.
     fn scan(&mut self, shown: &Shown<'_>, room: Rectangle) {
-        let size = scan::fit(shown.picture, room.size);
+        let [width, height] = fit(shown.picture, [room.size.width, room.size.height]);
+        let size = Size::new(width, height);
         let spare = room.size - size;
         let corner = room.top_left + Point::new(spare.width as i32 / 2, spare.height as i32 / 2);
         let scan = Scan {
@@ -97,17 +87,43 @@ impl List {
             grey: shown.picture.shared_pixels(),
             map: shown.map.copied().map(Box::new),
             place: shown.place,
+            lit: shown.lit.cloned(),
         };
         self.items.push(Item::Scan(Rectangle::new(corner, size), scan));
     }
 }
 
-/// All that `view` shows on a screen of `size`, back to front.
-pub fn compose(view: &View<'_>, size: Size) -> Vec<Item> {
+/// Sizes that all else is built of: the unit, the height of small type and of the bars at the edges.
+fn units(size: Size) -> (i32, i32, i32) {
     let (w, h) = (size.width as i32, size.height as i32);
     let unit = (h / 40).min(w / 60).max(1);
     let small = (unit * 3 / 2).max(12);
-    let bar = small * 2;
+    (unit, small, small * 2)
+}
+
+/// What lies between the bars.
+fn body(size: Size) -> Rectangle {
+    let (unit, _, bar) = units(size);
+    area(unit, bar, size.width as i32 - 2 * unit, size.height as i32 - 2 * bar)
+}
+
+/// The left part of the body: the picture's.
+fn left(body: Rectangle, unit: i32) -> Rectangle {
+    let (corner, height) = (body.top_left, body.size.height as i32);
+    area(corner.x, corner.y, (body.size.width as i32 - unit) * 29 / 50, height)
+}
+
+/// Width and height that a screen of this size has for the picture.
+pub fn room(width: u32, height: u32) -> [u32; 2] {
+    let size = Size::new(width, height);
+    let room = left(body(size), units(size).0).size;
+    [room.width, room.height]
+}
+
+/// All that `view` shows on a screen of `size`, back to front.
+pub fn compose(view: &View<'_>, size: Size) -> Vec<Item> {
+    let (w, h) = (size.width as i32, size.height as i32);
+    let (unit, small, bar) = units(size);
     let c = &mut List { items: Vec::with_capacity(40) };
     c.fill(area(0, 0, w, h), GROUND);
     c.text(area(unit, 0, w / 4, bar), "fovea", small * 5 / 4, (TYPE, GROUND), true, Align::Left);
@@ -125,7 +141,7 @@ pub fn compose(view: &View<'_>, size: Size) -> Vec<Item> {
     let foot = h - bar;
     let note = "decision support, not a diagnosis";
     c.text(area(unit, foot, w * 3 / 5, bar), note, small, (TYPE, GROUND), false, Align::Left);
-    let body = area(unit, bar, w - 2 * unit, foot - bar);
+    let body = body(size);
     let corner = area(w * 13 / 20, foot, w - w * 13 / 20 - unit, bar);
     if !view.strip.status.is_empty() {
         c.text(corner, &view.strip.status, small, (HELD, GROUND), true, Align::Right);
@@ -173,10 +189,11 @@ fn notice(c: &mut List, state: &State, body: Rectangle, unit: i32) {
 fn result(c: &mut List, state: &State, shown: &Shown<'_>, body: Rectangle, unit: i32, small: i32) {
     let (x, y) = (body.top_left.x, body.top_left.y);
     let (w, h) = (body.size.width as i32, body.size.height as i32);
-    let left = (w - unit) * 29 / 50;
-    c.fill(area(x, y, left, h), Rgb888::BLACK);
-    c.scan(shown, area(x, y, left, h));
+    let picture = left(body, unit);
+    c.fill(picture, Rgb888::BLACK);
+    c.scan(shown, picture);
 
+    let left = picture.size.width as i32;
     let (x, w) = (x + left + unit, w - left - unit);
     c.fill(area(x, y, w, h), PANEL);
     let colour = shown.referral.colour();

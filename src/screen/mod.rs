@@ -6,17 +6,19 @@
 mod canvas;
 mod layout;
 mod letters;
-mod scan;
 
 use crate::Frame;
+use crate::explain::light::{self, Lit};
 use crate::eye::Eye;
 use crate::prepare::Region;
 use embedded_graphics::{pixelcolor::Rgb888, prelude::*, primitives::Rectangle};
 use layout::Item;
 use letters::{Letters, STEPS, Style, blend, step};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use canvas::Picture;
+pub use layout::room;
 
 pub use crate::diagnosis::Referral;
 
@@ -49,9 +51,6 @@ enum Align {
     Centre,
     Right,
 }
-
-/// 8x8 heats, row by row, 0 to 1.
-type Heat = [f32; 64];
 
 /// What the screen says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,6 +95,8 @@ pub struct Shown<'a> {
     pub map: Option<&'a [f32; 64]>,
     /// What of the picture the map covers: what the network saw.
     pub place: Region,
+    /// The picture under the map, where a device has made it.
+    pub lit: Option<&'a Arc<Lit>>,
     /// The finding in large type.
     pub finding: &'a str,
     /// Calibrated probabilities in the order of [`crate::Class::ALL`].
@@ -235,7 +236,7 @@ impl Screen {
             Item::Scan(rect, scan) => {
                 let pitch = self.picture.pitch();
                 let rgb = self.picture.from(rect.top_left);
-                scan::draw(scan, rect.size, rgb, pitch);
+                light::draw(scan, [rect.size.width, rect.size.height], rgb, pitch);
             }
         }
     }

@@ -62,6 +62,7 @@ fn view<'a>(state: State, frame: &'a Frame, map: &'a [f32; 64]) -> View<'a> {
     let shown = Shown {
         picture: frame,
         place: Region::whole(frame),
+        lit: None,
         map,
         finding: "CNV",
         probabilities,

@@ -5,11 +5,13 @@ use fovea::engine::cuda::{Cuda, Options};
 use fovea::engine::cuda::{examine as doctor, tune as tuner};
 use fovea::engine::plan::Plan;
 use fovea::engine::scalar::Scalar;
-use fovea::engine::suite as problems;
+use fovea::engine::suite::{self as problems, View};
 use fovea::engine::supervised::{Named, Options as Care, Supervised};
-use fovea::engine::{Engine, Proof};
+use fovea::engine::{Ask, Engine, Proof};
+use fovea::frame::Frame;
+use fovea::model::Head;
 use fovea::model::golden_input;
-use fovea::prepare::NetworkInput;
+use fovea::prepare::{Preparation, Region};
 use std::time::{Duration, Instant};
 
 /// Does the task that the parent wants; nothing in an ordinary run.
@@ -21,6 +23,8 @@ fn child() {
         Ok("run") => run(),
         Ok("auto") => auto(),
         Ok("examine") => examine(),
+        Ok("read") => read(),
+        Ok("real") => real(),
         Ok("tune") => tune(),
         Ok(other) => panic!("no task {other}"),
         Err(_) => {}
@@ -39,7 +43,7 @@ fn suite() {
         let mut scalar = Scalar::of(plan.clone());
         let many = CutAs { blocks: 64, narrow: true };
         for cut in [None, Some(many)] {
-            let mut cuda = Cuda::of(plan.clone(), Options { cut, ..options() }).unwrap();
+            let mut cuda = Cuda::of(plan.clone(), None, Options { cut, ..options() }).unwrap();
             if !std::mem::replace(&mut named, true) {
                 println!("{} · {} · graph {}", cuda.device(), cuda.kernels(), cuda.is_graph());
             }
@@ -65,9 +69,104 @@ fn proof() -> Proof {
     Proof { logits: Scalar::of(tiny()).run(&input).unwrap().logits, input }
 }
 
+fn gap() -> Head {
+    problems::heads()[0].clone()
+}
+
+/// Numbers that look random, the same every time.
+struct Dice(u64);
+
+impl Dice {
+    /// From `low` on, below `high`.
+    fn roll(&mut self, low: u32, high: u32) -> u32 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        low + (self.0 >> 33) as u32 % (high - low)
+    }
+
+    /// A picture of any size, bright in places, with or without a region.
+    fn view(&mut self) -> View {
+        let (width, height) = (self.roll(32, 400), self.roll(32, 300));
+        let (coarse, seed) = (self.roll(1, 40), self.roll(0, 1000));
+        let noise =
+            |x: u32, y: u32| ((x / coarse) ^ (y / 9)).wrapping_mul(2_654_435_761).wrapping_add(seed) >> 20;
+        let bright = self.roll(0, 3);
+        let pixel = |i: u32| {
+            let (x, y) = (i % width, i / width);
+            if noise(x, y) & 3 < bright { 255 } else { (noise(y, x) >> 2) as u8 }
+        };
+        let frame = Frame::new(width, height, (0..width * height).map(pixel).collect(), "dice").unwrap();
+        let (w, h) = (self.roll(32, width + 1), self.roll(32, height + 1));
+        let (x, y) = (self.roll(0, width - w + 1), self.roll(0, height - h + 1));
+        let region = (self.roll(0, 2) == 0).then_some(Region { x, y, width: w, height: h });
+        let preparation = Preparation {
+            margin_white: self.roll(0, 256) as u8,
+            band: self.roll(0, 101) as u8,
+            ..Preparation::default()
+        };
+        View { frame, region, preparation, room: [self.roll(1, 400), self.roll(1, 300)] }
+    }
+}
+
+/// Pictures of all sizes one after the other, explained by heads of both kinds, with a screen and without.
+fn read() {
+    let (mut scalar, dice) = (Scalar::of(tiny()), &mut Dice(7));
+    let mut count = 0;
+    for head in problems::heads() {
+        let mut cuda = Cuda::of(tiny(), Some(head.clone()), options()).unwrap();
+        let random: Vec<View> = (0..10).map(|_| dice.view()).collect();
+        for (number, view) in problems::views().into_iter().chain(random).enumerate() {
+            let ask = view.ask().unwrap();
+            let ask = Ask { room: ask.room.filter(|_| number % 4 != 3), ..ask };
+            let seen = cuda.read(&ask).unwrap();
+            assert_eq!(doctor::compare(&seen, &ask, Some(&head)), None, "{view:?}");
+            assert_eq!(seen.output, scalar.run(&seen.prepared.input).unwrap());
+            let light = seen.light.expect("a device with a head explains");
+            assert_eq!(light.picture.is_some(), ask.room.is_some());
+            count += 1;
+        }
+        // The plain way is as it was, and a picture that is too large is prepared by the processor.
+        let input = golden_input();
+        assert_eq!(cuda.run(&input).unwrap(), scalar.run(&input).unwrap());
+        let wide = Frame::new(8193, 32, vec![90; 8193 * 32], "wide").unwrap();
+        let view = View { frame: wide, region: None, preparation: Preparation::default(), room: [9, 9] };
+        let seen = cuda.read(&view.ask().unwrap()).unwrap();
+        assert!(seen.light.is_none());
+        assert_eq!(seen.prepared, view.preparation.prepare(&view.frame, None).unwrap());
+    }
+    println!("{count} pictures are as the processor has them");
+}
+
+/// Real pictures of FOVEA_DATA.
+fn real() {
+    let mut folders = vec![std::path::PathBuf::from(std::env::var_os("FOVEA_DATA").unwrap())];
+    let mut files = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in folder.read_dir().unwrap().flatten() {
+            let path = entry.path();
+            match path.is_dir() {
+                true => folders.push(path),
+                false if fovea::frame::is_picture(&path) => files.push(path),
+                false => {}
+            }
+        }
+    }
+    files.sort();
+    let mut cuda = Cuda::of(tiny(), Some(gap()), options()).unwrap();
+    let mut count = 0;
+    for path in files.iter().step_by((files.len() / 8).max(1)) {
+        let Ok(frame) = Frame::read(path) else { continue };
+        let view = View { frame, region: None, preparation: Preparation::default(), room: [702, 453] };
+        let ask = view.ask().unwrap();
+        let seen = cuda.read(&ask).unwrap();
+        assert_eq!(doctor::compare(&seen, &ask, Some(&gap())), None, "{}", path.display());
+        count += 1;
+    }
+    println!("{count} real pictures are as the processor has them");
+}
+
 /// Opens an engine and says why it cannot be.
 fn open() {
-    match Cuda::of(tiny(), options()) {
+    match Cuda::of(tiny(), None, options()) {
         Ok(cuda) => println!("opened {} · {} · graph {}", cuda.device(), cuda.kernels(), cuda.is_graph()),
         Err(error) => println!("refused: {error}"),
     }
@@ -81,7 +180,7 @@ fn run() {
     let short =
         Options { limit: Duration::from_millis(300), first_limit: Duration::from_millis(300), ..options() };
     for time in 1..=3 {
-        let mut cuda = match Cuda::of(plan.clone(), short) {
+        let mut cuda = match Cuda::of(plan.clone(), None, short) {
             Ok(cuda) => cuda,
             Err(error) => {
                 println!("{time}: refused: {error}");
@@ -113,7 +212,10 @@ fn auto() {
     };
     let device: Named = (
         "cuda",
-        Box::new(move || Ok(Box::new(Cuda::of(tiny(), Options { limit: care.limit, ..options() })?))),
+        Box::new(move || {
+            let options = Options { limit: care.limit, ..options() };
+            Ok(Box::new(Cuda::of(tiny(), Some(gap()), options)?))
+        }),
     );
     let processor: Named = ("scalar", Box::new(|| Ok(Box::new(Scalar::of(tiny())))));
     let (mut scalar, proof) = (Scalar::of(tiny()), proof());
@@ -121,14 +223,19 @@ fn auto() {
     let mut engine = Supervised::open(Some(device), vec![processor], proof, care).unwrap();
     println!("opened in {} ms: {} · {:?}", start.elapsed().as_millis(), engine.name(), engine.note());
     let (mut slowest, mut processor, mut since) = (Duration::ZERO, 0, 0);
+    let dice = &mut Dice(1);
     for picture in 1..=200u8 {
-        let input = NetworkInput(Box::new(std::array::from_fn(|i| (i as u8).wrapping_mul(picture))));
-        let expected = scalar.run(&input).unwrap();
+        let view = View { region: None, ..dice.view() };
+        let ask = Ask { room: None, ..view.ask().unwrap() };
+        let expected = scalar.read(&ask).unwrap();
         let start = Instant::now();
-        let got = engine.run(&input).unwrap();
+        let got = engine.read(&ask).unwrap();
         slowest = slowest.max(start.elapsed());
         let note = engine.note().unwrap_or_default();
-        println!("{picture}: {} {} · {note}", engine.name(), if got == expected { "right" } else { "WRONG" });
+        let same = (&got.prepared, &got.output) == (&expected.prepared, &expected.output)
+            && got.light.is_some() == (engine.name() == "cuda")
+            && doctor::compare(&got, &ask, Some(&gap())).is_none();
+        println!("{picture}: {} {} · {note}", engine.name(), if same { "right" } else { "WRONG" });
         match engine.name() {
             "scalar" => (processor, since) = (processor + 1, 0),
             _ => since += 1,
@@ -147,7 +254,7 @@ fn auto() {
 
 /// The report of `fovea doctor --gpu`, with the tiny network.
 fn examine() {
-    match doctor::examine(&tiny(), &proof(), 3, Duration::from_secs(5)) {
+    match doctor::examine(&tiny(), &gap(), &proof(), 3, Duration::from_secs(5)) {
         Ok(report) => println!("{}", serde_json::to_string_pretty(&report).unwrap()),
         Err(error) => println!("refused: {error}"),
     }
@@ -159,7 +266,7 @@ fn tune() {
     let input = &problems::inputs(&plan, 3)[0];
     let expected = Scalar::of(plan.clone()).run_bytes(input);
     let open = |when: &str| {
-        let mut cuda = Cuda::of(plan.clone(), options()).unwrap();
+        let mut cuda = Cuda::of(plan.clone(), None, options()).unwrap();
         let blocks: Vec<usize> = cuda.launches().iter().map(|launch| launch.blocks).collect();
         println!(
             "{when}: {blocks:?} {}",
@@ -172,7 +279,7 @@ fn tune() {
     println!("{} cuts, {}", tuned.table.cuts.len(), if tuned.place.exists() { "kept" } else { "not kept" });
     let mut table = tuned.table;
     // Whatever the simulator's clock found: the second launch in narrow tiles.
-    let cuda = Cuda::of(plan.clone(), options()).unwrap();
+    let cuda = Cuda::of(plan.clone(), None, options()).unwrap();
     table.cuts = [(cuda.launches()[1].shape.clone(), CutAs { blocks: 8, narrow: true })].into();
     drop(cuda);
     table.write(&tuned.place).unwrap();

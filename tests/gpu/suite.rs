@@ -51,3 +51,25 @@ fn a_driver_without_graphs() {
     let driver = Driver::new(87).without("cuStreamBeginCapture_v2").with("FOVEA_DRIVER_STREAMS", "late:2");
     exact(&driver, "compute_80 · graph false");
 }
+
+/// Preparation and explanation, on the oldest and on the newest kernels, and without a graph.
+#[test]
+fn pictures_are_read_as_by_the_processor() {
+    let drivers = [
+        Driver::new(53).with("FOVEA_DRIVER_CUDA", "10.2").with("FOVEA_DRIVER_SCHEDULE", "reversed"),
+        Driver::new(87).with("FOVEA_DRIVER_STREAMS", "late:3").with("FOVEA_DRIVER_SCHEDULE", "random:8"),
+        Driver::new(72).without("cuStreamBeginCapture_v2"),
+    ];
+    for driver in drivers {
+        driver.child("read").ends_with(0).expect("30 pictures are as the processor has them");
+    }
+}
+
+#[test]
+fn real_pictures_are_read_as_by_the_processor() {
+    if std::env::var_os("FOVEA_DATA").is_none() {
+        println!("skipped: FOVEA_DATA names no folder with pictures");
+        return;
+    }
+    Driver::new(62).child("real").ends_with(0).expect("real pictures are as the processor has them");
+}

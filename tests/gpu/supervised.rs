@@ -25,20 +25,22 @@ fn a_device_that_fails_at_the_start() {
         ("allocation:3", "GPU off: the NVIDIA driver failed while taking memory of the device: error 2"),
         ("pinned:1", "GPU off: the NVIDIA driver failed while taking page-locked memory: error 2"),
         ("launch:1", "error 719 (CUDA_ERROR_LAUNCH_FAILED)"),
-        ("refuse:3", "GPU off: the NVIDIA driver failed while starting the graph: error 701"),
+        ("refuse:11", "GPU off: the NVIDIA driver failed while starting the graph: error 701"),
         ("wrong:1", "GPU off: wrong answer on the golden picture"),
     ] {
         goes_on(&Driver::new(87).with(FAULTS, fault), note).expect(": scalar right · GPU off");
     }
 }
 
-/// A picture is two launches, and the golden one before it two more; the first of all is the start's.
+/// A picture is eight launches: four of its preparation, two of the network, two of its explanation. The golden one before it is as many;
+/// the first of all is the start's.
 #[test]
 fn a_device_that_fails_while_it_works() {
     for (fault, note) in [
-        ("launch:9", "error 719 (CUDA_ERROR_LAUNCH_FAILED)"),
-        ("hang:9", "GPU off: the device did not answer within 500ms; it is given up"),
-        ("refuse:6", "GPU off: the NVIDIA driver failed while starting the graph: error 701"),
+        ("launch:34", "error 719 (CUDA_ERROR_LAUNCH_FAILED)"),
+        ("launch:38", "error 719 (CUDA_ERROR_LAUNCH_FAILED)"),
+        ("hang:40", "GPU off: the device did not answer within 500ms; it is given up"),
+        ("refuse:14", "GPU off: the NVIDIA driver failed while starting the graph: error 701"),
         ("wrong:4", "GPU off: wrong answer on the golden picture"),
     ] {
         let said = goes_on(&Driver::new(87).with(FAULTS, fault), note);
@@ -48,7 +50,7 @@ fn a_device_that_fails_while_it_works() {
 
 #[test]
 fn a_device_that_falls_off_its_bus_and_is_back() {
-    let driver = Driver::new(87).with(FAULTS, "lost:7").with("FOVEA_DRIVER_BACK", "900");
+    let driver = Driver::new(87).with(FAULTS, "lost:25").with("FOVEA_DRIVER_BACK", "900");
     let said = goes_on(&driver, "GPU off: the NVIDIA driver finds no device; on a board");
     said.expect("1: cuda right").expect("error 46");
 }
@@ -70,6 +72,9 @@ fn the_program_answers_without_the_device() {
         let said = driver.run(program, &["run", "--source", &source, "--display", &display], &[]);
         said.ends_with(0).expect("· simd ").expect("ms · GPU off: ");
         said.expect(why);
+        // Named once, however often it is opened.
+        let named = "device: fovea simulator sm_87 (sm_87, 8 multiprocessors), driver for CUDA 12.6; kernels compute_80";
+        assert_eq!(said.err.matches(named).count(), 1, "{}", said.err);
         if fault.starts_with("allocation") {
             said.expect("the device is tried again in 5 s");
         }

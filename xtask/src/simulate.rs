@@ -1,10 +1,13 @@
-//! `cargo xtask simulate`: the shipped network on simulated boards, exact to the bit.
+//! `cargo xtask simulate`: the shipped network on simulated boards, from the frame's bytes to the picture for the screen: exact to the bit.
 
 use crate::board::{Board, built_ptx, ptx_for};
 use crate::root;
 use anyhow::ensure;
-use fovea::engine::{plan::Plan, scalar::Scalar};
-use fovea::{frame::Frame, model::Package};
+use fovea::engine::cuda::examine::compare;
+use fovea::engine::suite::View;
+use fovea::engine::{Engine as _, plan::Plan, scalar::Scalar};
+use fovea::model::{Head, Package};
+use fovea::{frame::Frame, screen::room};
 use fovea_simulator::Options;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -26,21 +29,36 @@ pub struct SimulateArgs {
     blocks: usize,
 }
 
-/// The shipped network's plan and the input that it makes of a picture.
-pub fn shipped(picture: Option<&Path>) -> anyhow::Result<(Plan, Vec<u8>)> {
+/// The shipped network before a picture.
+pub struct Shipped {
+    /// Its program.
+    pub plan: Plan,
+    /// Its head.
+    pub head: Head,
+    /// The picture, prepared as the model wants it, for a screen of 1280x720.
+    pub view: View,
+}
+
+/// Reads the model, and a phantom of the examples where no picture is named.
+pub fn shipped(picture: Option<&Path>) -> anyhow::Result<Shipped> {
     let package = Package::open(&root().join("models/oct-inception-v3"))?;
     let phantom = root().join("examples/bscans/phantom-dme-1.jpeg");
-    let frame = Frame::read(picture.unwrap_or(&phantom))?;
-    let input = package.manifest.preparation.prepare(&frame, None)?.input;
-    Ok((Plan::read(&package.onnx)?, input.0.to_vec()))
+    let view = View {
+        frame: Frame::read(picture.unwrap_or(&phantom))?,
+        region: None,
+        preparation: package.manifest.preparation.clone(),
+        room: room(1280, 720),
+    };
+    Ok(Shipped { plan: Plan::read(&package.onnx)?, head: package.head, view })
 }
 
 /// Runs it.
 pub fn run(args: &SimulateArgs) -> anyhow::Result<()> {
-    let (plan, input) = shipped(args.picture.as_deref())?;
+    let Shipped { plan, head, view } = shipped(args.picture.as_deref())?;
+    let ask = view.ask()?;
     let start = Instant::now();
-    let expected = Scalar::of(plan.clone()).run_bytes(&input);
-    println!("scalar engine: {} bytes of features in {:.1} s", expected.len(), start.elapsed().as_secs_f32());
+    let expected = Scalar::of(plan.clone()).read(&ask)?;
+    println!("scalar engine: logits {:?} in {:.1} s", expected.output.logits, start.elapsed().as_secs_f32());
     for board in &args.boards {
         let architecture = ptx_for(*board)?;
         let device = Board::new(&built_ptx(architecture)?)?;
@@ -48,17 +66,22 @@ pub fn run(args: &SimulateArgs) -> anyhow::Result<()> {
         let network = device.network(&schedule)?;
         let start = Instant::now();
         let options = Options { schedule: args.schedule, ..Options::default() };
-        let (got, counts) = network.run(&input, &options)??;
-        let instructions: u64 = counts.iter().map(|c| c.instructions).sum();
+        let (seen, counts) = network.read(&ask, &head, &options)??;
+        let million = |around: bool| {
+            let all = counts.iter().filter(|(kernel, _)| (*kernel != "steps") == around);
+            all.map(|(_, counters)| counters.instructions).sum::<u64>() as f64 / 1e6
+        };
         println!(
-            "sm_{board} (compute_{architecture}): {} launches, {:.0} million warp instructions in {:.0} s",
+            "sm_{board} (compute_{architecture}): {} launches, {:.1} million warp instructions of the network, {:.1} around it, in {:.0} s",
             counts.len(),
-            instructions as f64 / 1e6,
+            million(false),
+            million(true),
             start.elapsed().as_secs_f32()
         );
-        let wrong = got.iter().zip(&expected).filter(|(a, b)| a != b).count();
-        ensure!(wrong == 0, "sm_{board}: {wrong} of {} bytes differ from the scalar engine", got.len());
+        let wrong = compare(&seen, &ask, Some(&head));
+        ensure!(wrong.is_none(), "sm_{board}: {}", wrong.unwrap_or_default());
+        ensure!(seen.output == expected.output, "sm_{board}: the features are not the scalar engine's");
     }
-    println!("all boards give the scalar engine's bytes");
+    println!("all boards give the scalar engine's answer, and what lies around it the processor's");
     Ok(())
 }

@@ -245,8 +245,10 @@ impl<'a> Decoder<'a> {
     }
 
     fn unary(&mut self, code: &Code<'a>, kind: Type) -> Result<Op> {
-        code.only(&[])?;
+        code.only(&["shiftamt"])?;
         let op = match code.parts[0] {
+            "bfind" if code.has("shiftamt") && kind == Type::U(32) => Unary::ShiftU,
+            _ if code.has("shiftamt") => return Err(code.unknown()),
             "not" if kind == Type::Pred => {
                 let a = self.pred(code.arg(1)?)?;
                 return Ok(Op::PredNot(self.dst_pred(code.arg(0)?)?, a));
@@ -262,7 +264,7 @@ impl<'a> Decoder<'a> {
             _ => Unary::BfindU,
         };
         // Counts of bits have 32 bits whatever the source's width.
-        let counts = matches!(op, Unary::Popc | Unary::Clz | Unary::BfindS | Unary::BfindU);
+        let counts = matches!(op, Unary::Popc | Unary::Clz | Unary::BfindS | Unary::BfindU | Unary::ShiftU);
         match kind.bits() {
             64 => {
                 let a = self.r64(code.arg(1)?)?;

@@ -218,6 +218,13 @@ impl Warp {
             Unary::Clz => x.leading_zeros(),
             Unary::Brev => x.reverse_bits(),
             Unary::BfindU => bfind(u64::from(x), 32),
+            Unary::ShiftU => {
+                if x == 0 {
+                    u32::MAX
+                } else {
+                    x.leading_zeros()
+                }
+            }
             Unary::BfindS => bfind(u64::from(if (x as i32) < 0 { !x } else { x }), 32),
         });
     }
@@ -244,7 +251,8 @@ impl Warp {
             Unary::Brev => self.set64(d, x.map(u64::reverse_bits), m),
             Unary::Popc => self.set32(d, x.map(u64::count_ones), m),
             Unary::Clz => self.set32(d, x.map(u64::leading_zeros), m),
-            Unary::BfindU => self.set32(d, x.map(|v| bfind(v, 64)), m),
+            // A shift amount is decoded for 32 bits alone.
+            Unary::BfindU | Unary::ShiftU => self.set32(d, x.map(|v| bfind(v, 64)), m),
             Unary::BfindS => {
                 self.set32(d, x.map(|v| bfind(if (v as i64) < 0 { !v } else { v }, 64)), m);
             }

@@ -80,7 +80,8 @@ fn write(value: &Value, convert: &Convert) -> u64 {
         let exact = match exact {
             v if !sat => v,
             v if v.is_nan() => 0.0,
-            v => v.clamp(0.0, 1.0),
+            // -0 becomes 0.
+            v => v.clamp(0.0, 1.0) + 0.0,
         };
         return match to {
             Type::F(64) => exact.to_bits(),

@@ -53,6 +53,8 @@ pub(crate) struct Region {
     pub(crate) base: u64,
     pub(crate) bytes: Bytes,
     pub(crate) pinned: bool,
+    /// Kernels may use it.
+    mapped: bool,
 }
 
 impl Region {
@@ -91,18 +93,18 @@ impl DeviceMemory {
     /// # Errors
     /// [`MemoryError::Full`].
     pub fn allocate(&self, bytes: usize) -> Result<u64, MemoryError> {
-        self.place(bytes, false)
+        self.place(bytes, false, true)
     }
 
-    /// Allocates pinned host memory; see [`DeviceMemory::host_pointer`].
+    /// Allocates pinned host memory, which kernels may use where it is mapped; see [`DeviceMemory::host_pointer`].
     ///
     /// # Errors
     /// [`MemoryError::Full`].
-    pub fn allocate_pinned(&self, bytes: usize) -> Result<u64, MemoryError> {
-        self.place(bytes, true)
+    pub fn allocate_pinned(&self, bytes: usize, mapped: bool) -> Result<u64, MemoryError> {
+        self.place(bytes, true, mapped)
     }
 
-    fn place(&self, bytes: usize, pinned: bool) -> Result<u64, MemoryError> {
+    fn place(&self, bytes: usize, pinned: bool, mapped: bool) -> Result<u64, MemoryError> {
         let mut table = self.table.write().unwrap_or_else(|e| e.into_inner());
         let left = self.capacity - table.used;
         let full = MemoryError::Full { wanted: bytes as u64, left, capacity: self.capacity };
@@ -110,7 +112,7 @@ impl DeviceMemory {
             return Err(full);
         }
         let base = table.next;
-        let region = Region { base, bytes: Bytes::new(bytes, POISON).ok_or(full)?, pinned };
+        let region = Region { base, bytes: Bytes::new(bytes, POISON).ok_or(full)?, pinned, mapped };
         table.next = (region.end() + GAP).next_multiple_of(ALIGN);
         table.used += bytes as u64;
         table.regions.insert(base, Arc::new(region));
@@ -195,6 +197,12 @@ impl DeviceMemory {
                 (offset < r.bytes.len().max(1)).then(|| (r.base + offset as u64, r.bytes.len() - offset))
             })
         })
+    }
+
+    /// The address by which kernels know mapped memory at this host pointer.
+    pub fn mapped_address(&self, pointer: *const u8) -> Option<u64> {
+        let (address, _) = self.device_address(pointer)?;
+        self.region_at(address).filter(|region| region.mapped).map(|_| address)
     }
 
     /// First address and length of the allocation around an address.

@@ -32,9 +32,15 @@ fn a_full_device_says_so() {
 #[test]
 fn pinned_memory_has_two_addresses() {
     let memory = DeviceMemory::new(1 << 20);
-    let device = memory.allocate_pinned(64).unwrap();
+    let device = memory.allocate_pinned(64, true).unwrap();
     let host = memory.host_pointer(device + 8).unwrap();
     assert_ne!(host as u64, device + 8);
     assert_eq!(memory.device_address(host), Some((device + 8, 56)));
+    assert_eq!(memory.mapped_address(host), Some(device + 8));
     assert_eq!(memory.host_pointer(memory.allocate(8).unwrap()), None);
+    // What is not mapped has an address for copies alone.
+    let other = memory.host_pointer(memory.allocate_pinned(8, false).unwrap()).unwrap();
+    assert!(memory.device_address(other).is_some());
+    assert_eq!(memory.mapped_address(other), None);
+    assert_eq!(memory.mapped_address(std::ptr::dangling()), None);
 }

@@ -44,6 +44,7 @@ pub fn measure(reader: &mut Reader, path: &Path, runs: usize) -> anyhow::Result<
             picture: &turned,
             map: Some(&[0.5; 64]),
             place: Region::whole(&frame),
+            lit: None,
             finding: "-",
             probabilities: [0.3, 0.4, 0.2, 0.1],
             referral: if answer.diagnosis.finding.referral() == Referral::Repeat {
@@ -87,6 +88,7 @@ pub fn measure(reader: &mut Reader, path: &Path, runs: usize) -> anyhow::Result<
             picture: &frame,
             map: Some(&map),
             place: answer.place,
+            lit: None,
             finding: answer.diagnosis.finding.name(),
             probabilities: answer.diagnosis.probabilities,
             referral: answer.diagnosis.finding.referral(),

@@ -18,7 +18,7 @@ const SLOWEST: usize = 10;
 /// Examines the first device; true when it computes rightly.
 pub fn run(package: &Package, json: Option<&Path>) -> anyhow::Result<bool> {
     let plan = Plan::read(&package.onnx)?;
-    let report = match examine(&plan, &Proof::of(package), RUNS, LIMIT) {
+    let report = match examine(&plan, &package.head, &Proof::of(package), RUNS, LIMIT) {
         Ok(report) => report,
         Err(error) => {
             say(BROKEN, "device", &error);
@@ -46,6 +46,8 @@ fn print(report: &Report) {
     say(WORKS, "kernels", format_args!("{}, {graph}", report.kernels));
     let mark = if report.faults.iter().any(|fault| fault.starts_with("suite")) { BROKEN } else { WORKS };
     say(mark, "suite", format_args!("{} problems are the scalar engine's answers to the bit", report.solved));
+    let mark = if report.faults.iter().any(|fault| fault.starts_with("picture")) { BROKEN } else { WORKS };
+    say(mark, "pictures", format_args!("{} are prepared and explained as by the processor", report.pictures));
     if let Some(network) = &report.network {
         network_line(network);
         slowest(&network.launches);

@@ -47,6 +47,7 @@ api! {{
     allocate(*mut u64, usize) = "cuMemAlloc_v2";
     free(u64) = "cuMemFree_v2";
     host_allocate(*mut *mut c_void, usize, u32) = "cuMemHostAlloc";
+    host_address(*mut u64, *mut c_void, u32) = "cuMemHostGetDevicePointer_v2" | "cuMemHostGetDevicePointer";
     host_free(*mut c_void) = "cuMemFreeHost";
     copy_in(u64, *const c_void, usize) = "cuMemcpyHtoD_v2";
     copy_in_async(u64, *const c_void, usize, CUstream) = "cuMemcpyHtoDAsync_v2";

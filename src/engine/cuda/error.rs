@@ -53,6 +53,9 @@ pub enum CudaError {
     /// A copy beyond the end of memory.
     #[error("a copy would leave its memory; this is a fault of fovea, please report it")]
     Bounds,
+    /// What comes back of a picture is not what the processor makes of it.
+    #[error("the device prepares or explains a picture wrongly: {0}")]
+    Prepared(String),
     /// None of the kernels' forms is accepted.
     #[error("no form of the kernels works here: {0}")]
     Kernels(String),

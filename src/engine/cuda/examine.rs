@@ -4,7 +4,12 @@ use super::schedule::{CutAs, THREADS};
 use super::{Cuda, CudaError, Device, Options, kernels};
 use crate::engine::plan::Plan;
 use crate::engine::scalar::Scalar;
-use crate::engine::{Engine, GOLDEN_BOUND, Proof, suite};
+use crate::engine::suite::{self, View};
+use crate::engine::{Ask, Engine, GOLDEN_BOUND, Proof, Seen, see};
+use crate::explain::light::{Scan, draw};
+use crate::explain::{Map, contribution};
+use crate::model::Head;
+use crate::prepare::{NetworkInput, Prepared};
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
@@ -25,6 +30,8 @@ pub struct Report {
     pub graph: bool,
     /// Problems of the suite that were solved to the bit.
     pub solved: usize,
+    /// Pictures that were prepared and explained as the processor does.
+    pub pictures: usize,
     /// What the network did, where it ran.
     pub network: Option<Network>,
     /// All that was wrong; nothing where the device computes rightly.
@@ -72,11 +79,17 @@ const ENOUGH: usize = 3;
 ///
 /// # Errors
 /// [`CudaError`] where there is no device that could be asked; what it does wrong is in the report.
-pub fn examine(plan: &Plan, proof: &Proof, runs: usize, limit: Duration) -> Result<Report, CudaError> {
+pub fn examine(
+    plan: &Plan,
+    head: &Head,
+    proof: &Proof,
+    runs: usize,
+    limit: Duration,
+) -> Result<Report, CudaError> {
     let options = Options { limit, first_limit: limit, ..Options::default() };
     // Opens the device on the first problem, so that what follows is of one that exists.
     let first = suite::single_layer_plans().swap_remove(0);
-    let engine = Cuda::of(first, options)?;
+    let engine = Cuda::of(first, None, options)?;
     let mut report = Report {
         version: env!("CARGO_PKG_VERSION"),
         machine: format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
@@ -85,6 +98,7 @@ pub fn examine(plan: &Plan, proof: &Proof, runs: usize, limit: Duration) -> Resu
         sources: kernels::fingerprint(),
         graph: engine.is_graph(),
         solved: 0,
+        pictures: 0,
         network: None,
         faults: Vec::new(),
     };
@@ -110,6 +124,18 @@ pub fn examine(plan: &Plan, proof: &Proof, runs: usize, limit: Duration) -> Resu
             }
         }
     }
+    match suite::tiny_network().map(|tiny| Cuda::of(tiny, Some(head.clone()), options)) {
+        Some(Ok(mut engine)) => {
+            for view in suite::views() {
+                match fault_of(&mut engine, &view, head) {
+                    None => report.pictures += 1,
+                    Some(fault) => report.faults.push(format!("picture {fault}")),
+                }
+            }
+        }
+        Some(Err(error)) => report.faults.push(format!("pictures: {error}")),
+        None => {}
+    }
     match network(plan, proof, runs, options) {
         Ok(network) => {
             if network.wrong > 0 {
@@ -133,7 +159,7 @@ pub fn examine(plan: &Plan, proof: &Proof, runs: usize, limit: Duration) -> Resu
 /// All inputs of a problem, twice each, so that nothing of one is left for the next.
 fn solve(problem: &Plan, options: Options) -> Result<(), String> {
     let mut scalar = Scalar::of(problem.clone());
-    let mut cuda = Cuda::of(problem.clone(), options).map_err(|error| error.to_string())?;
+    let mut cuda = Cuda::of(problem.clone(), None, options).map_err(|error| error.to_string())?;
     for input in suite::inputs(problem, 2) {
         let expected = scalar.run_bytes(&input);
         for _ in 0..2 {
@@ -147,10 +173,64 @@ fn solve(problem: &Plan, options: Options) -> Result<(), String> {
     Ok(())
 }
 
+/// What of a picture the engine prepares, computes or explains otherwise than the processor.
+fn fault_of(engine: &mut Cuda, view: &View, head: &Head) -> Option<String> {
+    let ask = view.ask().ok()?;
+    let size = format!("{}x{}", view.frame.width(), view.frame.height());
+    let seen = match see(engine, &ask) {
+        Ok(seen) => seen,
+        Err(error) => return Some(format!("{size}: {error}")),
+    };
+    compare(&seen, &ask, Some(head)).map(|what| format!("{size}: {what}"))
+}
+
+/// What of an answer is not as the processor has it.
+pub fn compare(seen: &Seen, ask: &Ask<'_>, head: Option<&Head>) -> Option<String> {
+    let Prepared { input, whole, place } = ask.preparation.prepare_cut(ask.cut);
+    let pixels = |a: &NetworkInput, b: &NetworkInput| differing(&a.0[..], &b.0[..]);
+    let wrong = [pixels(&seen.prepared.whole, &whole), pixels(&seen.prepared.input, &input)];
+    if wrong != [0, 0] || seen.prepared.place != place {
+        return Some(format!(
+            "{} pixels of the whole, {} of the band differ; {:?} is {place:?}",
+            wrong[0], wrong[1], seen.prepared.place
+        ));
+    }
+    let (light, head) = (seen.light.as_ref()?, head?);
+    let logits = head.logits(&seen.output.features);
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    // Two that are as good as equal may be taken one for the other.
+    if logits[light.class.index()] < largest - 1e-3 {
+        return Some(format!("{} has the largest logit of {logits:?}", light.class));
+    }
+    let map = contribution(head, &seen.output.features, light.class).map;
+    let top = map.iter().fold(0.0f32, |top, value| top.max(value.abs()));
+    let off = map.iter().zip(light.map).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    if off.is_nan() || off > top * 1e-3 {
+        return Some(format!("the map is off by {off} where {top} is its largest"));
+    }
+    let lit = light.picture.as_ref()?;
+    let mut heat = [0.0; 64];
+    heat.copy_from_slice(&Map::of_features(&light.map).heat().values);
+    let frame = ask.cut.frame();
+    let scan = Scan {
+        width: frame.width() as usize,
+        grey: frame.shared_pixels(),
+        map: Some(Box::new(heat)),
+        place,
+        lit: None,
+    };
+    let mut rgb = vec![0; lit.rgb.len()];
+    draw(&scan, lit.size, &mut rgb, lit.pitch);
+    let row = lit.size[0] as usize * 3;
+    let rows = rgb.chunks(lit.pitch).zip(lit.rgb.chunks(lit.pitch));
+    let wrong: usize = rows.map(|(a, b)| differing(&a[..row], &b[..row])).sum();
+    (wrong > 0).then(|| format!("{wrong} bytes of the picture for the screen differ"))
+}
+
 fn network(plan: &Plan, proof: &Proof, runs: usize, options: Options) -> Result<Network, String> {
     let failed = |error: CudaError| error.to_string();
     let macs: Vec<u64> = plan.steps.iter().map(|step| plan.macs(step)).collect();
-    let mut cuda = Cuda::of(plan.clone(), options).map_err(failed)?;
+    let mut cuda = Cuda::of(plan.clone(), None, options).map_err(failed)?;
     let input = &proof.input.0[..];
     let got = cuda.run_bytes(input).map_err(failed)?;
     let expected = Scalar::of(plan.clone()).run_bytes(input);

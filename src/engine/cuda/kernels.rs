@@ -21,7 +21,7 @@ use std::sync::Arc;
 pub const MAIN: &str = "steps.cu";
 
 /// The sources, by name.
-pub const SOURCES: [(&str, &str); 7] = [
+pub const SOURCES: [(&str, &str); 11] = [
     (MAIN, include_str!("kernels/steps.cu")),
     ("job.cuh", include_str!("kernels/job.cuh")),
     ("loads.cuh", include_str!("kernels/loads.cuh")),
@@ -29,6 +29,10 @@ pub const SOURCES: [(&str, &str); 7] = [
     ("convolve_wmma.cuh", include_str!("kernels/convolve_wmma.cuh")),
     ("convolve_plain.cuh", include_str!("kernels/convolve_plain.cuh")),
     ("pool.cuh", include_str!("kernels/pool.cuh")),
+    ("picture.cuh", include_str!("kernels/picture.cuh")),
+    ("prepare.cuh", include_str!("kernels/prepare.cuh")),
+    ("explain.cuh", include_str!("kernels/explain.cuh")),
+    ("light.cuh", include_str!("kernels/light.cuh")),
 ];
 
 /// What NVRTC is told besides the architecture: no product and sum may become one rounding.

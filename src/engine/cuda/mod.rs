@@ -1,13 +1,14 @@
 //! The plan on an NVIDIA device, exact to the bit with [`super::scalar`]: the appliance's main engine on Jetson boards.
 //!
-//! Steps that do not wait for each other are one launch, the whole network is one graph, and a picture costs one copy in and one
-//! out. The head is computed by the processor from the features, which leave the device anyway (gate, explanation and report
-//! want them): it is under 9 million multiply-adds, and the logits are the same as every other engine's to the bit.
+//! A picture is one graph from the frame's bytes to the features and the picture for the screen: preparation, the network (steps that do
+//! not wait for each other are one launch), explanation. The head is computed by the processor from the features, which leave the device
+//! anyway (gate and report want them): it is under 9 million multiply-adds, and the logits are the same as every other engine's to the bit.
 //!
 //! - `api`, `driver`: the CUDA driver, found at run time; a machine without one is told so in a sentence.
 //! - `kernels`: the compiled kernels and which of them a device takes.
 //! - `schedule`: from the plan to jobs of blocks.
-//! - `network`: memory and graph.
+//! - `reading`: what is done around the network, and with what memory.
+//! - `network`: memory and graphs.
 //! - `examine`: whether a device computes rightly, and how fast.
 //! - `tune`: which cuts of the launches are fastest on a device.
 
@@ -17,6 +18,7 @@ mod error;
 pub mod examine;
 pub mod kernels;
 mod network;
+pub mod reading;
 pub mod schedule;
 pub mod tune;
 
@@ -24,7 +26,8 @@ pub use driver::Device;
 pub use error::CudaError;
 
 use super::plan::Plan;
-use super::{Engine, EngineError, Output, scalar};
+use super::{Ask, Engine, EngineError, Output, Seen, scalar, suite};
+use crate::model::Head;
 use crate::prepare::NetworkInput;
 use driver::Context;
 use network::Network;
@@ -63,32 +66,41 @@ pub struct Cuda {
 }
 
 impl Cuda {
-    /// An engine for a model's ONNX bytes.
+    /// An engine for a model's ONNX bytes and its head, which has shown that it prepares and explains a picture as the processor does.
     ///
     /// # Errors
     /// [`CudaError`].
-    pub fn new(onnx: &Bytes, options: Options) -> Result<Self, CudaError> {
+    pub fn new(onnx: &Bytes, head: &Head, options: Options) -> Result<Self, CudaError> {
         // The device first: without one the model need not be read.
         let context = Context::open()?;
-        Self::on(context, Plan::read(onnx)?, options, None)
+        let mut engine = Self::on(context, Plan::read(onnx)?, Some(head.clone()), options, None)?;
+        let views = suite::views();
+        if let Some(ask) = views.first().and_then(|view| view.ask().ok())
+            && let Some(seen) = engine.network.read(&ask)?
+            && let Some(fault) = examine::compare(&seen, &ask, Some(head))
+        {
+            return Err(CudaError::Prepared(fault));
+        }
+        Ok(engine)
     }
 
-    /// An engine for a plan.
+    /// An engine for a plan; it explains its answers where it has the head.
     ///
     /// # Errors
     /// [`CudaError`].
-    pub fn of(plan: Plan, options: Options) -> Result<Self, CudaError> {
-        Self::on(Context::open()?, plan, options, None)
+    pub fn of(plan: Plan, head: Option<Head>, options: Options) -> Result<Self, CudaError> {
+        Self::on(Context::open()?, plan, head, options, None)
     }
 
     /// An engine some of whose launches are cut so.
     fn cut_as(plan: Plan, options: Options, cuts: &Cuts) -> Result<Self, CudaError> {
-        Self::on(Context::open()?, plan, options, Some(cuts))
+        Self::on(Context::open()?, plan, None, options, Some(cuts))
     }
 
     fn on(
         context: Arc<Context>,
         plan: Plan,
+        head: Option<Head>,
         options: Options,
         cuts: Option<&Cuts>,
     ) -> Result<Self, CudaError> {
@@ -100,7 +112,7 @@ impl Cuda {
             None if options.cut.is_none() => tune::known(&context.device),
             _ => Cuts::new(),
         };
-        let network = Network::new(&context, loaded, plan, options, cuts.unwrap_or(&known))?;
+        let network = Network::new(&context, loaded, plan, head, options, cuts.unwrap_or(&known))?;
         Ok(Self { network, context, kernels: what })
     }
 
@@ -166,6 +178,14 @@ impl Engine for Cuda {
         let failed = |error: CudaError| EngineError::Run { engine: NAME, reason: error.to_string() };
         self.network.run(&input.0[..]).map_err(failed)?;
         Ok(scalar::read_output(self.network.plan(), self.network.features()))
+    }
+
+    fn read(&mut self, ask: &Ask<'_>) -> Result<Seen, EngineError> {
+        let failed = |error: CudaError| EngineError::Run { engine: NAME, reason: error.to_string() };
+        match self.network.read(ask).map_err(failed)? {
+            Some(seen) => Ok(seen),
+            None => super::prepare_and_run(self, ask),
+        }
     }
 }
 

@@ -1,11 +1,18 @@
-//! The network in the device's memory, and its one graph.
+//! The network in the device's memory, and its graphs: one from the input's bytes on, one from the frame's.
+
+mod surroundings;
 
 use super::driver::{Argument, Context, DeviceMemory, Event, Graph, HostMemory, Kernel, Stream};
 use super::kernels::Loaded;
+use super::reading::{self, Picture};
 use super::schedule::{CutAs, Cuts, Launch, Schedule, THREADS, WORDS, Wishes};
 use super::{CudaError, Device, Options};
 use crate::engine::plan::Plan;
+use crate::engine::{Ask, Seen, scalar};
+use crate::model::Head;
 use std::sync::Arc;
+use std::time::Instant;
+use surroundings::Surroundings;
 
 /// Blocks that a multiprocessor should have at least, so that some compute while others wait for memory.
 const BLOCKS: usize = 3;
@@ -19,6 +26,9 @@ pub fn usual(device: &Device) -> CutAs {
 #[derive(Debug)]
 pub struct Network {
     graph: Option<Graph>,
+    /// Of a picture from its frame on.
+    reading: Option<Graph>,
+    surroundings: Surroundings,
     stream: Stream,
     kernel: Kernel,
     launches: Vec<Launch>,
@@ -63,6 +73,7 @@ impl Network {
         context: &Arc<Context>,
         loaded: Loaded,
         plan: Plan,
+        head: Option<Head>,
         options: Options,
         cuts: &Cuts,
     ) -> Result<Self, CudaError> {
@@ -81,6 +92,7 @@ impl Network {
             _jobs: jobs,
         };
         let Schedule { mut plan, launches, steps, .. } = schedule;
+        let surroundings = Surroundings::new(context, &loaded.module, &plan, head)?;
         let input = &plan.tensors[plan.input];
         let input_place = input.place;
         let input = HostMemory::new(context, input.shape.iter().product())?;
@@ -90,6 +102,8 @@ impl Network {
         let features_place = std::mem::take(&mut features.place);
         let mut network = Self {
             graph: None,
+            reading: None,
+            surroundings,
             stream: Stream::new(context)?,
             kernel,
             launches,
@@ -169,6 +183,61 @@ impl Network {
                 Err(error)
             }
         }
+    }
+
+    /// What becomes of a picture, from its frame on; `None` where the processor must prepare it ([`Picture::of`]). A failure loses the
+    /// device.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn read(&mut self, ask: &Ask<'_>) -> Result<Option<Seen>, CudaError> {
+        let start = Instant::now();
+        let Some(picture) = self.picture(ask) else { return Ok(None) };
+        let seen = self.compute_all(&picture, ask).and_then(|()| self.seen(&picture, ask, start));
+        if seen.is_err() {
+            self.context.lose();
+        }
+        seen.map(Some)
+    }
+
+    /// The features' place in the plan is that in the output; the kernels find them in the arena.
+    fn picture(&self, ask: &Ask<'_>) -> Option<Picture> {
+        Picture::of(ask, &self.plan).map(|picture| picture.with_features(self.features_place))
+    }
+
+    fn compute_all(&mut self, picture: &Picture, ask: &Ask<'_>) -> Result<(), CudaError> {
+        if self.surroundings.make_room(picture)? {
+            self.reading = None;
+        }
+        self.surroundings.put(picture, ask.cut.frame().pixels())?;
+        if self.reading.is_none() {
+            self.reading = self.stream.record(|stream| self.enqueue_all(stream, picture))?;
+        }
+        match &self.reading {
+            // SAFETY: the graph was recorded with the memory and kernels of this value, which waits below.
+            Some(graph) => unsafe { graph.start(&self.stream)? },
+            None => self.enqueue_all(&self.stream, picture)?,
+        }
+        self.wait()
+    }
+
+    /// Starts preparation, network and explanation.
+    fn enqueue_all(&self, stream: &Stream, picture: &Picture) -> Result<(), CudaError> {
+        let arena = self.memory.arena.address();
+        self.surroundings.before(stream, arena)?;
+        for number in 0..self.launches.len() {
+            self.launch(stream, number)?;
+        }
+        self.surroundings.behind(stream, arena, picture)?;
+        stream.copy_out(&self.output, &self.memory.arena, self.features_place)
+    }
+
+    fn seen(&self, picture: &Picture, ask: &Ask<'_>, start: Instant) -> Result<Seen, CudaError> {
+        let (seen, lit) = self.surroundings.results();
+        let prepared = reading::prepared(seen, ask)?;
+        let light = self.surroundings.explains().then(|| reading::light(seen, lit, picture)).transpose()?;
+        let output = scalar::read_output(&self.plan, self.output.as_bytes());
+        Ok(Seen { prepared, output, millis: start.elapsed().as_secs_f32() * 1000.0, light })
     }
 
     fn compute(&mut self, input: &[u8]) -> Result<(), CudaError> {

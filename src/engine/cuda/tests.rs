@@ -131,7 +131,7 @@ fn built_kernels_are_those_of_the_sources() {
 #[test]
 fn a_machine_without_a_driver_is_told_so() {
     let plan = single_layer_plans().remove(0);
-    match Cuda::of(plan, Options::default()) {
+    match Cuda::of(plan, None, Options::default()) {
         Err(error @ CudaError::Absent) => {
             assert!(error.is_absence());
             let engine = crate::engine::EngineError::from(error).to_string();

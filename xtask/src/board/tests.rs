@@ -4,6 +4,8 @@
 //! accesses between which there is no barrier.
 
 use super::{Board, Network, built_ptx};
+use fovea::engine::Engine as _;
+use fovea::engine::cuda::examine::compare;
 use fovea::engine::cuda::kernels::PTX;
 use fovea::engine::plan::{Plan, Step};
 use fovea::engine::scalar::Scalar;
@@ -98,6 +100,34 @@ fn blocks_do_not_race() {
             let network = device.network(&schedule).unwrap();
             let (got, _) = run(&network, input, &options);
             assert!(got == Scalar::of(plan.clone()).run_bytes(input), "compute_{architecture}\n{plan}");
+        }
+    }
+}
+
+/// Preparation and explanation, as the processor has them; one board for all pictures, so that what one leaves behind is met by the next.
+#[test]
+fn pictures_are_prepared_and_explained_as_by_the_processor() {
+    let plan = suite::tiny_network().unwrap();
+    let orders =
+        [simulator::Schedule::Late, simulator::Schedule::EagerReversed, simulator::Schedule::Random(6)];
+    for architecture in PTX {
+        let device = device(architecture);
+        let schedule = device.schedule(&plan, 1).unwrap();
+        for head in suite::heads() {
+            let network = device.network(&schedule).unwrap();
+            for (number, view) in suite::views().iter().enumerate() {
+                let ask = view.ask().unwrap();
+                let global_races = number == 0;
+                let options =
+                    Options { schedule: orders[number % 3], threads: 1, global_races, ..Options::default() };
+                let (seen, _) = network
+                    .read(&ask, &head, &options)
+                    .unwrap()
+                    .unwrap_or_else(|f| panic!("compute_{architecture}: {f}"));
+                let want = Scalar::of(plan.clone()).run(&seen.prepared.input).unwrap();
+                assert_eq!(compare(&seen, &ask, Some(&head)), None, "compute_{architecture}, {view:?}");
+                assert!(seen.output == want, "compute_{architecture}, {view:?}");
+            }
         }
     }
 }

@@ -4,12 +4,15 @@ mod boards;
 
 use crate::board::{Board, built_ptx, ptx_for};
 use crate::root;
-use crate::simulate::shipped;
+use crate::simulate::{Shipped, shipped};
 use anyhow::{Context, ensure};
 use boards::{BOARDS, ISSUE, NODE, cache, resident};
 use fovea::engine::cuda::kernels::LOCK;
 use fovea::engine::cuda::schedule::{Launch, Schedule};
 use fovea::engine::plan::{Plan, Step};
+use fovea::engine::{Ask, FEATURE_CHANNELS, Seen};
+use fovea::explain::light::fit;
+use fovea::prepare::SIDE;
 use fovea_simulator::{Counters, Options};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -59,11 +62,31 @@ fn seconds(board: &boards::Board, counters: &Counters) -> f64 {
     (busiest * uneven / each).max(memory) + NODE * 1e-6
 }
 
+/// What a kernel around the network must move at least: what it is given and what it leaves, each once.
+fn least_around(kernel: &str, ask: &Ask<'_>, seen: &Seen) -> u64 {
+    let (frame, region) = (ask.cut.frame(), ask.cut.region());
+    let square = (SIDE * SIDE) as u64;
+    let narrow = |rows: u32| u64::from(rows) * SIDE as u64;
+    let weights = (64 * FEATURE_CHANNELS * 4) as u64;
+    let shown = fit(frame, ask.room.unwrap_or_default());
+    match kernel {
+        // The region's edges, and the runs.
+        "margins" => 10 * u64::from(region.width + region.height),
+        "narrow" => u64::from(region.width) * u64::from(region.height) + narrow(region.height),
+        "whole" => narrow(region.height) + square,
+        "input" => narrow(seen.prepared.place.height) + 2 * square,
+        "light" => frame.pixels().len() as u64 + 3 * u64::from(shown[0]) * u64::from(shown[1]),
+        // Features and the hidden layer's weights.
+        _ => weights + seen.output.features.len() as u64,
+    }
+}
+
 /// The counts of a board.
 struct Measured {
     board: u32,
     schedule: Schedule,
-    launches: Vec<Counters>,
+    /// Of all launches, with their kernels.
+    launches: Vec<(&'static str, Counters)>,
     all: Counters,
     least: u64,
     useful: u64,
@@ -71,7 +94,8 @@ struct Measured {
     registers: u32,
 }
 
-fn measure(board: u32, blocks: usize, plan: &Plan, input: &[u8]) -> anyhow::Result<Measured> {
+fn measure(board: u32, blocks: usize, shipped: &Shipped) -> anyhow::Result<Measured> {
+    let (plan, ask) = (&shipped.plan, shipped.view.ask()?);
     let device = Board::new(&built_ptx(ptx_for(board)?)?)?;
     let schedule = device.schedule(plan, blocks)?;
     let options = Options {
@@ -81,11 +105,13 @@ fn measure(board: u32, blocks: usize, plan: &Plan, input: &[u8]) -> anyhow::Resu
         cache: Some(cache(board)),
         ..Options::default()
     };
-    let (_, launches) = device.network(&schedule)?.run(input, &options)??;
+    let (seen, launches) = device.network(&schedule)?.read(&ask, &shipped.head, &options)??;
     let mut all = Counters::default();
-    launches.iter().for_each(|launch| all.add(launch));
+    launches.iter().for_each(|(_, counters)| all.add(counters));
     let steps = |launch: &Launch| schedule.steps[launch.first..launch.first + launch.jobs].to_vec();
-    let least = schedule.launches.iter().map(|launch| least(plan, &steps(launch))).sum();
+    let network: u64 = schedule.launches.iter().map(|launch| least(plan, &steps(launch))).sum();
+    let around = launches.iter().filter(|(kernel, _)| *kernel != "steps");
+    let least = network + around.map(|(kernel, _)| least_around(kernel, &ask, &seen)).sum::<u64>();
     let useful = plan.steps.iter().map(|step| plan.macs(step)).sum();
     let lock: toml::Table = LOCK.parse()?;
     let usage = |what: &str| -> anyhow::Result<u32> {
@@ -100,6 +126,17 @@ fn measure(board: u32, blocks: usize, plan: &Plan, input: &[u8]) -> anyhow::Resu
 impl Measured {
     fn moved(&self) -> u64 {
         self.all.memory_read + self.all.memory_written
+    }
+
+    /// Nodes of a picture's graph: the launches, and the copy of the features.
+    fn nodes(&self) -> usize {
+        self.launches.len() + 1
+    }
+
+    /// Warp instructions around the network.
+    fn around(&self) -> u64 {
+        let around = self.launches.iter().filter(|(kernel, _)| *kernel != "steps");
+        around.map(|(_, counters)| counters.instructions).sum()
     }
 
     /// Worst bank conflict in a loop, with its line.
@@ -141,7 +178,7 @@ impl Measured {
         let (ways, line) = self.conflict();
         must(ways <= 2, format!("{ways} words of one bank in `{line}`, above 2"));
         must(self.all.local_bytes == 0, format!("{} bytes of local memory", self.all.local_bytes));
-        let nodes = self.launches.len() + 2;
+        let nodes = self.nodes();
         must(nodes <= 80, format!("{nodes} nodes, above 80"));
         let (blocks, name) = self.fewest(plan);
         must(blocks >= 8, format!("{blocks} blocks in {name}, below 8"));
@@ -165,6 +202,7 @@ fn tables(all: &[Measured], plan: &Plan) -> anyhow::Result<String> {
     row("issued products, million", &|m| mega(issued(&m.all)))?;
     row("useful / issued", &|m| format!("{:.3}", m.useful as f64 / issued(&m.all) as f64))?;
     row("warp instructions (PTX), million", &|m| mega(m.all.instructions))?;
+    row("of them around the network: preparation, explanation", &|m| mega(m.around()))?;
     row("divergent branches, million", &|m| mega(m.all.divergent_branches))?;
     row("MB asked for by threads", &|m| mega(m.all.global_read + m.all.global_written))?;
     row("cache, KB", &|m| format!("{}", cache(m.board) >> 10))?;
@@ -180,7 +218,7 @@ fn tables(all: &[Measured], plan: &Plan) -> anyhow::Result<String> {
         }
         sum.map(|n| format!("{:.2}", n as f64 / 1e6)).join(", ")
     })?;
-    row("nodes of the graph", &|m| format!("{}", m.launches.len() + 2))?;
+    row("nodes of the graph", &|m| format!("{}", m.nodes()))?;
     row("fewest blocks above 5 million products", &|m| format!("{}", m.fewest(plan).0))?;
     row("registers of a thread", &|m| format!("{}", m.registers))?;
     row("bytes of local memory, in PTX (`cargo xtask kernels` refuses spills)", &|m| {
@@ -190,7 +228,7 @@ fn tables(all: &[Measured], plan: &Plan) -> anyhow::Result<String> {
     for count in [8u64, 16, 20] {
         row(&format!("rounds of blocks on {count} multiprocessors, filled to"), &|m| {
             let room = count * u64::from(m.resident);
-            let rounds: u64 = m.launches.iter().map(|l| l.blocks.div_ceil(room)).sum();
+            let rounds: u64 = m.launches.iter().map(|(_, l)| l.blocks.div_ceil(room)).sum();
             format!("{rounds}, {:.0} %", 100.0 * m.all.blocks as f64 / (rounds * room) as f64)
         })?;
     }
@@ -202,7 +240,7 @@ fn tables(all: &[Measured], plan: &Plan) -> anyhow::Result<String> {
     for board in &BOARDS {
         let Some(m) = all.iter().find(|m| m.board == board.architecture) else { continue };
         let each = board.multiprocessors * board.clock * 1e6;
-        let total: f64 = m.launches.iter().map(|launch| seconds(board, launch)).sum();
+        let total: f64 = m.launches.iter().map(|(_, counters)| seconds(board, counters)).sum();
         writeln!(
             text,
             "| {} | {}, {} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} | **{:.1}** |",
@@ -221,9 +259,9 @@ fn tables(all: &[Measured], plan: &Plan) -> anyhow::Result<String> {
 }
 
 /// What stands before the tables.
-const HEAD: &str = "# What the network costs on a GPU
+const HEAD: &str = "# What a picture costs on a GPU
 
-Made by `cargo xtask gpu-cost --write`, which fails where a limit is passed. No GPU ran: the built PTX was executed by the simulator, which
+From the frame's bytes to features and the picture for a screen of 1280x720. Made by `cargo xtask gpu-cost --write`, which fails where a limit is passed. No GPU ran: the built PTX was executed by the simulator, which
 counts. *Times the least*: bytes that cross to memory behind a cache of the board's size, empty before each launch (16 ways, least
 recently used, blocks one after the other), over each launch's inputs, weights and outputs once. Partial sums of shared tiles are in
 the first and not in the second.
@@ -237,18 +275,19 @@ columns before it are the milliseconds of each limit alone.
 
 /// Measures, prints, judges.
 pub fn run(args: &CostArgs) -> anyhow::Result<()> {
-    let (plan, input) = shipped(None)?;
+    let shipped = shipped(None)?;
+    let plan = &shipped.plan;
     let all: Vec<Measured> = args
         .boards
         .iter()
-        .map(|board| measure(*board, args.blocks, &plan, &input))
+        .map(|board| measure(*board, args.blocks, &shipped))
         .collect::<anyhow::Result<_>>()?;
-    let text = tables(&all, &plan)?;
+    let text = tables(&all, plan)?;
     print!("{text}");
     if args.write {
         std::fs::write(root().join("docs/cuda-cost.md"), format!("{HEAD}{text}"))?;
     }
-    let missed: Vec<String> = all.iter().flat_map(|m| m.missed(&plan)).collect();
+    let missed: Vec<String> = all.iter().flat_map(|m| m.missed(plan)).collect();
     ensure!(missed.is_empty(), "{}", missed.join("\n"));
     println!("all limits are kept");
     Ok(())

@@ -4,9 +4,12 @@ use super::{Edit, Mutant};
 
 /// A barrier of a block in PTX.
 pub const BARRIER: &str = "bar.sync \t0;";
+/// All kernels.
+pub const KERNELS: [&str; 9] =
+    ["steps", "margins", "narrow", "whole", "input", "hidden", "contributions", "positions", "light"];
 /// How many of the built PTX's mutants the ordinary tests run.
 #[cfg(test)]
-pub const SAMPLE: usize = 6;
+pub const SAMPLE: usize = 7;
 
 /// Kernels: plain, dp4a, wmma, mma.
 const PLAIN: u32 = 53;
@@ -15,21 +18,32 @@ const WMMA: u32 = 72;
 const MMA: u32 = 80;
 
 fn source(on: u32, name: &str, from: &'static str, to: &'static str) -> Mutant {
-    Mutant { name: name.into(), on, edit: Edit::Source(from, to) }
+    Mutant { name: name.into(), on, edit: Edit::Source(from, to), around: false }
 }
 
 fn ptx(on: u32, name: &str, (from, nth): (&'static str, usize), to: &'static str) -> Mutant {
-    Mutant { name: name.into(), on, edit: Edit::Ptx(from, nth, to) }
+    Mutant { name: name.into(), on, edit: Edit::Ptx("steps", from, nth, to), around: false }
+}
+
+/// The same around the network.
+fn picture(on: u32, name: &str, from: &'static str, to: &'static str) -> Mutant {
+    Mutant { around: true, ..source(on, name, from, to) }
 }
 
 /// All of them; those of the built PTX first, the sample of the ordinary tests before the others.
 pub fn all() -> Vec<Mutant> {
-    [built(), order(), split(), reads(), products(), writes()].into_iter().flatten().collect()
+    [built(), order(), split(), reads(), products(), writes(), around()].into_iter().flatten().collect()
 }
 
 /// In what is built, without a compiler.
 fn built() -> Vec<Mutant> {
     vec![
+        Mutant {
+            name: "a row of the frame read before it is there".into(),
+            on: PLAIN,
+            edit: Edit::Ptx("narrow", BARRIER, 0, ""),
+            around: true,
+        },
         ptx(MMA, "the first barrier of the loop taken away", (BARRIER, 0), ""),
         ptx(MMA, "a group of copies too few waited for", ("wait_group 2;", 0), "wait_group 3;"),
         ptx(MMA, "a fragment loaded transposed", ("m8n8.x4.shared", 0), "m8n8.x4.trans.shared"),
@@ -127,8 +141,8 @@ fn split() -> Vec<Mutant> {
         source(
             PLAIN,
             "no fence before the ticket",
-            "    __threadfence();\n    __syncthreads();",
-            "    __syncthreads();",
+            "    __threadfence();\n    __syncthreads();\n    if (threadIdx.x == 0) ticket",
+            "    __syncthreads();\n    if (threadIdx.x == 0) ticket",
         ),
         source(
             MMA,
@@ -286,6 +300,87 @@ fn writes() -> Vec<Mutant> {
             "a pixel's byte in another's row",
             "(ty * RM + i) * Finished<BN>::PITCH",
             "(ty * RM + (i ^ 1)) * Finished<BN>::PITCH",
+        ),
+    ]
+}
+
+/// Preparation and explanation.
+fn around() -> Vec<Mutant> {
+    vec![
+        picture(
+            MMA,
+            "the next row over the one in use",
+            "__syncthreads();   // all are done with the row\n",
+            "\n",
+        ),
+        picture(PLAIN, "margins grow from the wrong column", "y < ends.x ||", "y < sides.x ||"),
+        picture(
+            DP4A,
+            "a white run that ends a pixel late",
+            "return done + __ffs(others) - 1;",
+            "return done + __ffs(others);",
+        ),
+        picture(
+            MMA,
+            "a row that begins at its word",
+            "start = region + y * pitch, skip = start & 3;",
+            "start = region + y * pitch, skip = 0;",
+        ),
+        picture(MMA, "cut towards zero", "int sum = 1 << 13;", "int sum = 0;"),
+        picture(WMMA, "what rounding left over is lost", "to->weights[heaviest][o] = most + rest;", ""),
+        picture(DP4A, "the last of the heaviest", "if (weight > most) {", "if (weight >= most) {"),
+        picture(MMA, "the median one cell too early", "> BAND_CELLS / 2) high", ">= BAND_CELLS / 2) high"),
+        picture(PLAIN, "a step of the search too few", "step < 14;", "step < 13;"),
+        picture(
+            WMMA,
+            "no fence before the band is looked for",
+            "    __shared__ u32 drawn;\n    __threadfence();\n    __syncthreads();",
+            "    __shared__ u32 drawn;\n    __syncthreads();",
+        ),
+        picture(
+            MMA,
+            "strips read before all blocks have written",
+            "if (!is_last(tickets, SIDE)) return;",
+            "if (!is_last(tickets, SIDE - 1)) return;",
+        ),
+        picture(
+            DP4A,
+            "a sum of the block over the one in use",
+            "__syncthreads();   // all are done with the sum before",
+            "//",
+        ),
+        picture(MMA, "the band's rows from the region's first", "narrow + band[0] * NARROW_PITCH", "narrow"),
+        picture(WMMA, "a closed gate let through", "units[t] > 0.0f ? head->second", "true ? head->second"),
+        picture(MMA, "the other half's slopes", "slopes[half + 4 * w + b]", "slopes[4 * w + b]"),
+        picture(
+            PLAIN,
+            "slopes read before they are there",
+            "__syncthreads();   // the slopes are there",
+            "//",
+        ),
+        picture(
+            DP4A,
+            "a position's classes mixed",
+            "partial + best * CELLS + t",
+            "partial + t * CLASSES + best",
+        ),
+        picture(
+            MMA,
+            "the heat a row too high",
+            "top = edge(first, p.frame_height",
+            "top = edge(first - 1, p.frame_height",
+        ),
+        picture(
+            WMMA,
+            "the fourth pixel's colours cut",
+            "to[2] = pixels[2] >> 16 | pixels[3] << 8;",
+            "to[2] = pixels[2] >> 16 | pixels[3] << 16;",
+        ),
+        picture(
+            PLAIN,
+            "the last pixels read beside the frame",
+            "min(left + b, p.shown_width - 1)",
+            "left + b + 4",
         ),
     ]
 }

@@ -9,8 +9,11 @@ mod list;
 use crate::board::{Board, built_ptx};
 use crate::toolchain::Toolchain;
 use anyhow::{Context, bail, ensure};
+use fovea::engine::cuda::examine::compare;
 use fovea::engine::cuda::kernels::{PTX, compile, source};
-use fovea::engine::{plan::Plan, scalar::Scalar, suite};
+use fovea::engine::suite::{self, View};
+use fovea::engine::{plan::Plan, scalar::Scalar};
+use fovea::model::Head;
 use fovea_simulator::{FaultKind, Options, Schedule};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -36,8 +39,8 @@ pub struct MutantsArgs {
 pub enum Edit {
     /// In the sources: this text, which stands there once, becomes that.
     Source(&'static str, &'static str),
-    /// In the built PTX of the kernel `steps`: in the line with the n-th place of this text, it becomes that.
-    Ptx(&'static str, usize, &'static str),
+    /// In the built PTX of a kernel: in the line with the n-th place of this text, it becomes that.
+    Ptx(&'static str, &'static str, usize, &'static str),
 }
 
 /// A planted bug.
@@ -48,6 +51,8 @@ pub struct Mutant {
     pub on: u32,
     /// How.
     pub edit: Edit,
+    /// It lies around the network: pictures show it, not the suite's layers.
+    pub around: bool,
 }
 
 /// An order of a launch, with what is watched.
@@ -97,6 +102,43 @@ fn problems() -> Vec<Problem> {
     all
 }
 
+/// The suite's pictures with heads of both kinds, around a network of next to nothing.
+struct Pictures {
+    plan: Plan,
+    heads: [Head; 2],
+    views: Vec<View>,
+}
+
+fn pictures() -> anyhow::Result<Pictures> {
+    let plan = suite::tiny_network().context("the tiny network has no plan")?;
+    Ok(Pictures { plan, heads: suite::heads(), views: suite::views() })
+}
+
+/// The same for what lies around the network: each picture is read twice, so that the second finds what the first left, as tickets.
+fn examine_around(ptx: &str, pictures: &Pictures, orders: &[Order]) -> anyhow::Result<Caught> {
+    let board = Board::new(ptx)?;
+    let schedule = board.schedule(&pictures.plan, 1)?;
+    let mut caught = vec![None; orders.len()];
+    for (order, caught) in orders.iter().zip(&mut caught) {
+        'all: for head in &pictures.heads {
+            let network = board.network(&schedule)?;
+            for view in pictures.views.iter().flat_map(|view| [view, view]) {
+                let ask = view.ask()?;
+                *caught = match network.read(&ask, head, &order.options) {
+                    Ok(Err(fault)) => Some(word(fault.kind)),
+                    Ok(Ok((seen, _))) => compare(&seen, &ask, Some(head)).map(|_| "wrong bytes"),
+                    // What came back makes no sense.
+                    Err(_) => Some("wrong bytes"),
+                };
+                if caught.is_some() {
+                    break 'all;
+                }
+            }
+        }
+    }
+    Ok(caught)
+}
+
 fn word(kind: FaultKind) -> &'static str {
     match kind {
         FaultKind::OutOfBounds => "out of bounds",
@@ -142,9 +184,9 @@ fn examine(ptx: &str, problems: &[Problem], orders: &[Order]) -> anyhow::Result<
 }
 
 /// The lines of a kernel's body in PTX.
-fn body(ptx: &str) -> anyhow::Result<(usize, usize)> {
-    let start = ptx.find(".entry steps(").context("the PTX has no kernel `steps`")?;
-    let end = ptx[start..].find("\n}").context("the kernel `steps` does not end")?;
+fn body(ptx: &str, kernel: &str) -> anyhow::Result<(usize, usize)> {
+    let start = ptx.find(&format!(".entry {kernel}(")).with_context(|| format!("no kernel {kernel}"))?;
+    let end = ptx[start..].find("\n}").with_context(|| format!("the kernel {kernel} does not end"))?;
     Ok((start, start + end))
 }
 
@@ -157,9 +199,9 @@ fn mutated(mutant: &Mutant) -> anyhow::Result<String> {
             let bytes = compile(&text.replacen(from, to, 1), mutant.on).map_err(anyhow::Error::msg)?;
             Ok(String::from_utf8(bytes)?)
         }
-        Edit::Ptx(from, nth, to) => {
+        Edit::Ptx(kernel, from, nth, to) => {
             let ptx = built_ptx(mutant.on)?;
-            let (start, end) = body(&ptx)?;
+            let (start, end) = body(&ptx, kernel)?;
             let place = ptx[start..end].match_indices(from).nth(nth);
             let (at, _) = place.with_context(|| format!("{}: no place {nth} of `{from}`", mutant.name))?;
             let at = start + at;
@@ -171,14 +213,15 @@ fn mutated(mutant: &Mutant) -> anyhow::Result<String> {
 /// Each barrier of each built PTX, taken away.
 fn barriers() -> anyhow::Result<Vec<Mutant>> {
     let mut all = Vec::new();
-    for on in PTX {
+    for (on, kernel) in PTX.into_iter().flat_map(|on| list::KERNELS.map(|kernel| (on, kernel))) {
         let ptx = built_ptx(on)?;
-        let (start, end) = body(&ptx)?;
+        let (start, end) = body(&ptx, kernel)?;
         let count = ptx[start..end].matches(list::BARRIER).count();
         all.extend((0..count).map(|nth| Mutant {
-            name: format!("barrier {} of {count} taken away", nth + 1),
+            name: format!("barrier {} of {count} of {kernel} taken away", nth + 1),
             on,
-            edit: Edit::Ptx(list::BARRIER, nth, ""),
+            edit: Edit::Ptx(kernel, list::BARRIER, nth, ""),
+            around: kernel != "steps",
         }));
     }
     Ok(all)
@@ -191,7 +234,7 @@ struct Verdict {
 }
 
 fn run_all(mutants: &[Mutant], threads: usize) -> anyhow::Result<Vec<Verdict>> {
-    let (problems, orders) = (problems(), orders());
+    let (problems, pictures, orders) = (problems(), pictures()?, orders());
     let next = AtomicUsize::new(0);
     let work = || -> anyhow::Result<Vec<(usize, Verdict)>> {
         let mut done = Vec::new();
@@ -200,7 +243,10 @@ fn run_all(mutants: &[Mutant], threads: usize) -> anyhow::Result<Vec<Verdict>> {
             let Some(mutant) = mutants.get(i) else { return Ok(done) };
             let start = Instant::now();
             let caught = mutated(mutant)
-                .and_then(|ptx| examine(&ptx, &problems, &orders))
+                .and_then(|ptx| match mutant.around {
+                    true => examine_around(&ptx, &pictures, &orders),
+                    false => examine(&ptx, &problems, &orders),
+                })
                 .with_context(|| format!("mutant `{}` on compute_{}", mutant.name, mutant.on))?;
             let verdict = Verdict { caught, seconds: start.elapsed().as_secs_f32() };
             println!("{}", row(mutant, &verdict));
@@ -249,19 +295,24 @@ fn row(mutant: &Mutant, verdict: &Verdict) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Edit, examine, list, mutated, orders, problems};
+    use super::{Edit, examine, examine_around, list, mutated, orders, pictures, problems};
 
     /// The mutants of the built PTX; those of the sources need the compilers.
     #[test]
     fn a_sample_is_caught() {
-        let (problems, orders) = (problems(), orders());
+        let (problems, pictures, orders) = (problems(), pictures().unwrap(), orders());
         let sample: Vec<_> =
             list::all().into_iter().filter(|m| matches!(m.edit, Edit::Ptx(..))).take(list::SAMPLE).collect();
         assert_eq!(sample.len(), list::SAMPLE);
         for mutant in sample {
             // Under one of the orders is enough here.
             let one = [0, 3].iter().any(|&i| {
-                let caught = examine(&mutated(&mutant).unwrap(), &problems, &orders[i..=i]).unwrap();
+                let (ptx, orders) = (mutated(&mutant).unwrap(), &orders[i..=i]);
+                let caught = match mutant.around {
+                    true => examine_around(&ptx, &pictures, orders),
+                    false => examine(&ptx, &problems, orders),
+                };
+                let caught = caught.unwrap();
                 caught[0].is_some()
             });
             assert!(one, "{} on compute_{}", mutant.name, mutant.on);

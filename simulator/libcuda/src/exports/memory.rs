@@ -45,7 +45,10 @@ pub extern "C" fn cuMemFree_v2(address: u64) -> Code {
     answer(free())
 }
 
-/// Memory of both sides; the device knows it by another address.
+/// `CU_MEMHOSTALLOC_DEVICEMAP`.
+const MAPPED: u32 = 2;
+
+/// Memory of both sides; the device knows it by another address, and kernels may use it where the flags say so.
 ///
 /// # Safety
 /// As in `cuda.h`.
@@ -59,7 +62,9 @@ pub unsafe extern "C" fn cuMemHostAlloc(pointer: *mut *mut u8, bytes: usize, fla
         if here()?.0.happens(Kind::Pinned) {
             return Err(code::OUT_OF_MEMORY);
         }
-        let start = memory.allocate_pinned(bytes).map_err(|error| said(&error, code::OUT_OF_MEMORY))?;
+        let mapped = flags & MAPPED != 0;
+        let start =
+            memory.allocate_pinned(bytes, mapped).map_err(|error| said(&error, code::OUT_OF_MEMORY))?;
         let host = memory.host_pointer(start).ok_or(code::OUT_OF_MEMORY)?;
         // SAFETY: the caller's promise.
         unsafe { put(pointer, host) }
@@ -79,14 +84,21 @@ pub extern "C" fn cuMemFreeHost(pointer: *mut u8) -> Code {
     answer(free())
 }
 
-/// The address by which the device knows memory of both sides.
+/// The address by which kernels know mapped memory.
 ///
 /// # Safety
 /// As in `cuda.h`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuMemHostGetDevicePointer_v2(address: *mut u64, pointer: *mut u8, _: u32) -> Code {
+pub unsafe extern "C" fn cuMemHostGetDevicePointer_v2(
+    address: *mut u64,
+    pointer: *mut u8,
+    flags: u32,
+) -> Code {
     let say = || -> Outcome {
-        let (start, _) = memory()?.device_address(pointer).ok_or(code::INVALID_VALUE)?;
+        if flags != 0 {
+            return Err(code::INVALID_VALUE);
+        }
+        let start = memory()?.mapped_address(pointer).ok_or(code::INVALID_VALUE)?;
         // SAFETY: the caller's promise.
         unsafe { put(address, start) }
     };

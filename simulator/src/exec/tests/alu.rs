@@ -58,6 +58,7 @@ fn logic_and_shifts() {
     let top = |a: u64| (0..64).rev().find(|i| (a >> i) & 1 == 1).unwrap_or(u32::MAX);
     check32("bfind.u32 %r20, %r10;", |a, _, _| top(a as u64));
     check32("bfind.s32 %r20, %r10;", |a, _, _| top(if (a as i32) < 0 { !a as u64 } else { a as u64 }));
+    check32("bfind.shiftamt.u32 %r20, %r10;", |a, _, _| if a == 0 { u32::MAX } else { 31 - top(a.into()) });
     check32("shl.b32 %r20, %r10, %r11;", |a, b, _| if b > 31 { 0 } else { a << b });
     check32("shr.u32 %r20, %r10, %r11;", |a, b, _| if b > 31 { 0 } else { a >> b });
     check32("shr.s32 %r20, %r10, %r11;", |a, b, _| ((a as i32 as i64) >> b.min(32)) as u32);

@@ -147,6 +147,7 @@ fn integer_conversions_extend_cut_and_saturate() {
         ("cvt.rn.f32.u32", |v| (v as f32).to_bits()),
         ("cvt.rn.f32.s8", |v| f32::from(v as u8 as i8).to_bits()),
         ("cvt.rn.f32.u8", |v| f32::from(v as u8).to_bits()),
+        ("cvt.rn.f32.u16", |v| f32::from(v as u16).to_bits()),
     ];
     for (op, want) in cases {
         for (v, got) in values.iter().zip(each(&format!("{op} %r20, %r10;"), false, &rows)) {
@@ -223,4 +224,6 @@ fn comparisons_and_selections() {
 fn floats_of_the_requantisation() {
     check("mul.rn.f32 %r20, %r10, %r11;", |a, b, _| a * b);
     check("mov.f32 %r20, %r11;", |_, b, _| b);
+    check("sub.rn.f32 %r20, %r10, %r11;", |a, b, _| a - b);
+    check("cvt.sat.f32.f32 %r20, %r10;", |a, _, _| if a > 0.0 { a.min(1.0) } else { 0.0 });
 }

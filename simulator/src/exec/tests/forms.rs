@@ -25,6 +25,26 @@ fn shared_memory_in_all_widths() {
     assert!(words.iter().enumerate().all(|(t, w)| *w as usize == (t ^ 1) * 4), "{words:?}");
 }
 
+/// Floats, signed words, halves and pairs through both memories, and past the first-level cache.
+#[test]
+fn values_of_all_kinds_in_memory() {
+    let body = "mov.f32 %r10, 0fBFC00000;\nst.shared.f32 [s], %r10;\nld.shared.f32 %r11, [s];\nst.global.f32 [%rd1], %r11;\n\
+                ld.global.cg.f32 %r12, [%rd1];\nst.global.f32 [%rd1+4], %r12;\nmov.u32 %r13, -7;\nst.shared.u32 [s+4], %r13;\n\
+                ld.shared.s32 %r14, [s+4];\nst.global.v2.u32 [%rd1+8], {%r14, %r11};\nld.global.cg.s32 %r15, [%rd1+8];\n\
+                st.global.u32 [%rd1+16], %r15;\nld.global.s32 %r16, [%rd1+8];\nst.global.u32 [%rd1+20], %r16;\n\
+                ld.global.v2.u32 {%r17, %r18}, [%rd1+8];\nst.global.v2.u32 [%rd1+24], {%r18, %r17};\n\
+                st.shared.u32 [s+8], 0xFFFE;\nld.shared.u16 %r19, [s+8];\nst.global.u32 [%rd1+32], %r19;\n\
+                ld.global.f32 %r20, [%rd1+28];\nst.global.f32 [%rd1+36], %r20;";
+    let (half, seven) = ((-1.5f32).to_bits(), (-7i32) as u32);
+    for schedule in SCHEDULES {
+        let mut words = [0; 10];
+        run(body, 1, 1, &mut words, &with(schedule)).unwrap_or_else(|f| panic!("{f}"));
+        assert_eq!(words, [half, half, seven, half, seven, seven, half, seven, 0xFFFE, seven]);
+    }
+    let halves = "cvt.u16.u32 %h0, %r10;\ncvt.u64.u16 %rd20, %h0;";
+    check64(halves, |a, _, _| a & 0xFFFF);
+}
+
 #[test]
 fn predicates_are_values_too() {
     let both = "setp.lt.s32 %p1, %r10, %r11;\nsetp.eq.s32 %p2, %r10, %r12;\n";

@@ -53,8 +53,8 @@ fn votes_and_reductions() {
     let input = |l: u32| l.wrapping_mul(0x9E37_79B9);
     let odd = "and.b32 %r11, %r10, 1;\nsetp.eq.u32 %p1, %r11, 1;\n";
     let ballot = (0..32).fold(0, |all, l| all | (input(l) & 1) << l);
-    lanes(&format!("{odd}vote.sync.ballot.b32 %r20, %p1, -1;"), input, |_| ballot);
-    lanes(&format!("{odd}vote.sync.ballot.b32 %r20, !%p1, -1;"), input, |_| !ballot);
+    lanes(&format!("{odd} vote.sync.ballot.b32 %r20, %p1, -1;"), input, |_| ballot);
+    lanes(&format!("{odd} vote.sync.ballot.b32 %r20, !%p1, -1;"), input, |_| !ballot);
     for (below, all, any, uni) in [(0, 0, 0, 1), (1, 0, 1, 0), (31, 0, 1, 0), (32, 1, 1, 1)] {
         for (mode, want) in [("all", all), ("any", any), ("uni", uni)] {
             let body = format!(

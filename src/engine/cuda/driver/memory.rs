@@ -80,12 +80,13 @@ impl Plain for i32 {}
 impl Plain for u32 {}
 impl Plain for f32 {}
 
-/// Page-locked memory of this machine, cached for the processor: the device copies from and to it by itself.
+/// Page-locked memory of this machine: the device copies from and to it by itself, and kernels read and write it in place.
 #[derive(Debug)]
 pub struct HostMemory {
     context: Arc<Context>,
     pub(super) start: *mut u8,
     pub(super) bytes: usize,
+    address: u64,
 }
 // SAFETY: the memory belongs to this value alone.
 unsafe impl Send for HostMemory {}
@@ -96,16 +97,23 @@ impl HostMemory {
     /// # Errors
     /// [`CudaError::Call`].
     pub fn new(context: &Arc<Context>, bytes: usize) -> Result<Self, CudaError> {
-        // Not write-combined, which would make reading slow.
-        const CACHED: u32 = 0;
+        // Mapped, and not write-combined, which would make reading slow.
+        const MAPPED: u32 = 2;
         let api = context.current()?;
         let mut start = null_mut();
         // SAFETY: the places for results are valid; freed in `drop`.
-        let code = unsafe { (api.host_allocate)(&raw mut start, bytes.max(1), CACHED) };
+        let code = unsafe { (api.host_allocate)(&raw mut start, bytes.max(1), MAPPED) };
         context.check(code, "taking page-locked memory")?;
-        let mut memory = Self { context: Arc::clone(context), start: start.cast(), bytes };
+        let mut memory = Self { context: Arc::clone(context), start: start.cast(), bytes, address: 0 };
         memory.bytes_mut().fill(0);
-        Ok(memory)
+        // SAFETY: the memory was allocated above, mapped, and the place for the result is valid.
+        let code = unsafe { (api.host_address)(&raw mut memory.address, start, 0) };
+        context.check(code, "asking where the device finds page-locked memory").map(|()| memory)
+    }
+
+    /// Its address for kernels.
+    pub fn address(&self) -> u64 {
+        self.address
     }
 
     /// Its bytes; the device must not be writing.

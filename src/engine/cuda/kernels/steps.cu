@@ -1,4 +1,5 @@
-// The kernel that runs the plan: one launch for all steps that do not wait for each other.
+// The kernel that runs the plan: one launch for all steps that do not wait for each other. Around it the picture's preparation and
+// explanation.
 // Here and not below, where one architecture alone would have it.
 #include "loads.cuh"
 #if __CUDA_ARCH__ >= 800
@@ -9,6 +10,9 @@
 #include "convolve_plain.cuh"
 #endif
 #include "pool.cuh"
+#include "prepare.cuh"
+#include "explain.cuh"
+#include "light.cuh"
 
 // Four blocks fit a multiprocessor (128 registers a thread). Without the number ptxas saves registers for sm_110 until it spills.
 extern "C" __global__ void __launch_bounds__(THREADS, 4) steps(

@@ -1,17 +1,45 @@
-//! The B-scan under its heatmap, scaled by whole numbers: a row of pixels is picked, averaged and coloured from tables.
+//! The B-scan under its heatmap at the size of a screen, scaled by whole numbers: a row of pixels is picked, averaged and coloured from
+//! tables. A device may have made the same bytes already ([`Lit`]).
 
-use super::Heat;
-use super::layout::Scan;
+use crate::prepare::Region;
 use crate::{Frame, bands};
-use embedded_graphics::prelude::Size;
 use std::ops::Range;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
-/// RGB of each grey under each of 256 heats.
-type Colours = [[[u8; 4]; 256]; 256];
+/// 8x8 heats, row by row, 0 to 1.
+pub type Heat = [f32; 64];
+
+/// What a B-scan's pixels on a screen depend on.
+#[derive(Clone, PartialEq)]
+pub struct Scan {
+    /// Width of the picture.
+    pub width: usize,
+    /// Its grey bytes.
+    pub grey: Arc<Vec<u8>>,
+    /// The heat over it, where there is one.
+    pub map: Option<Box<Heat>>,
+    /// What of the picture the map covers.
+    pub place: Region,
+    /// The picture under this map as a device has made it, taken where its size is the right one.
+    pub lit: Option<Arc<Lit>>,
+}
+
+/// A picture under its heat, ready for a screen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lit {
+    /// Width and height in pixels.
+    pub size: [u32; 2],
+    /// Bytes from row to row.
+    pub pitch: usize,
+    /// Three bytes a pixel.
+    pub rgb: Vec<u8>,
+}
+
+/// RGB of each grey under each of 256 heats; the fourth byte is 0.
+pub type Colours = [[[u8; 4]; 256]; 256];
 
 /// The colours are the same for every picture.
-fn colours() -> &'static Colours {
+pub fn colours() -> &'static Colours {
     static TABLE: OnceLock<Box<Colours>> = OnceLock::new();
     TABLE.get_or_init(|| {
         let mut table = Box::new([[[0; 4]; 256]; 256]);
@@ -44,12 +72,12 @@ fn span(at: usize, size: usize, source: usize) -> (usize, usize) {
     (first, ((at + 1) * source / size).max(first + 1))
 }
 
-/// The largest size of the frame's shape in `room`.
-pub fn fit(frame: &Frame, room: Size) -> Size {
+/// The largest size of the frame's shape in a room of that width and height.
+pub fn fit(frame: &Frame, room: [u32; 2]) -> [u32; 2] {
     let (sw, sh) = (u64::from(frame.width()), u64::from(frame.height()));
-    let (rw, rh) = (u64::from(room.width), u64::from(room.height));
+    let [rw, rh] = room.map(u64::from);
     let (w, h) = if rw * sh <= rh * sw { (rw, (rw * sh / sw).max(1)) } else { ((rh * sw / sh).max(1), rh) };
-    Size::new(w as u32, h as u32)
+    [w as u32, h as u32]
 }
 
 /// Columns of the scaled picture.
@@ -62,21 +90,26 @@ struct Columns {
     ramps: Vec<Ramp>,
 }
 
-/// Pixels over which the heat runs straight from the centre of cell `cell` to that of the next.
-struct Ramp {
-    from: usize,
-    to: usize,
-    cell: usize,
-    /// Share of the way at the first pixel, and a pixel's share, in units of 2^-16.
-    start: i32,
-    step: i32,
+/// Pixels over which the heat runs straight from the centre of a cell to that of the next.
+#[derive(Clone, Copy, Debug)]
+pub struct Ramp {
+    /// The first pixel.
+    pub from: usize,
+    /// The one behind the last.
+    pub to: usize,
+    /// The cell.
+    pub cell: usize,
+    /// Share of the way at the first pixel, in units of 2^-16.
+    pub start: i32,
+    /// A pixel's share.
+    pub step: i32,
 }
 
 /// One of fixed point.
 const ONE: f32 = 65536.0;
 
 /// The straight pieces of a bilinear map of 8 cells over `size` pixels, constant before the first centre and behind the last.
-fn ramps(size: usize) -> Vec<Ramp> {
+pub fn ramps(size: usize) -> Vec<Ramp> {
     let place = |pixel: usize| ((pixel as f32 + 0.5) * 8.0 / size as f32 - 0.5).clamp(0.0, 7.0);
     let step = (8.0 * ONE / size as f32) as i32;
     let mut ramps = Vec::new();
@@ -107,18 +140,23 @@ fn cells(map: &Heat, i: usize, fy: f32) -> [i32; 8] {
 }
 
 /// The pixels of an output of `size` that show `length` source pixels of `source` from `from` on.
-fn covered(from: u32, length: u32, source: usize, size: usize) -> Range<usize> {
+pub fn covered(from: u32, length: u32, source: usize, size: usize) -> Range<usize> {
     let edge = |at: usize| ((at * size + source / 2) / source.max(1)).min(size);
     edge(from as usize)..edge((from as usize).saturating_add(length as usize))
 }
 
-/// Draws a picture scaled to `size` into `rgb`, rows `pitch` bytes apart, the first at its start. The heat lies over what
+/// Draws a picture scaled to a width and height into `rgb`, rows `pitch` bytes apart, the first at its start. The heat lies over what
 /// the network saw, and nowhere else.
-pub fn draw(scan: &Scan, size: Size, rgb: &mut [u8], pitch: usize) {
+pub fn draw(scan: &Scan, size: [u32; 2], rgb: &mut [u8], pitch: usize) {
     let (grey, width, map) = (&scan.grey[..], scan.width, scan.map.as_deref());
-    let (w, h) = (size.width as usize, size.height as usize);
+    let [w, h] = size.map(|side| side as usize);
     let rows = grey.len() / width.max(1);
     if w == 0 || h == 0 || rows == 0 {
+        return;
+    }
+    if let Some(lit) = scan.lit.as_ref().filter(|lit| map.is_some() && lit.size == size) {
+        let rows = rgb.chunks_mut(pitch).zip(lit.rgb.chunks(lit.pitch));
+        rows.take(h).for_each(|(to, from)| to[..w * 3].copy_from_slice(&from[..w * 3]));
         return;
     }
     let across = covered(scan.place.x, scan.place.width, width, w);
@@ -220,7 +258,6 @@ fn scale(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::prepare::Region;
 
     /// The definition: the mean of the covered pixels, and the bilinear heat in floats.
     #[test]
@@ -239,9 +276,10 @@ mod tests {
             let pitch = w * 3 + 5;
             let mut rgb = vec![7; pitch * h];
             let mut plain = rgb.clone();
-            let size = Size::new(w as u32, h as u32);
+            let size = [w as u32, h as u32];
             let place = part(sw as u32, sh as u32);
-            let mut scan = Scan { width: sw, grey: grey.clone().into(), map: Some(Box::new(map)), place };
+            let mut scan =
+                Scan { width: sw, grey: grey.clone().into(), map: Some(Box::new(map)), place, lit: None };
             draw(&scan, size, &mut rgb, pitch);
             scan.map = None;
             draw(&scan, size, &mut plain, pitch);
