@@ -1,7 +1,8 @@
 //! The emulated machine: its console is read line by line, and its screen is taken from outside.
 
 use super::guest::Guest;
-use super::{Outcome, VmArgs};
+use super::{Arch, Outcome, VmArgs};
+use crate::toolchain::run as run_tool;
 use anyhow::{Context, bail};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -43,7 +44,7 @@ impl Control {
     }
 
     /// Sends a command and waits for its end; events between are not of interest.
-    fn ask(&mut self, command: &str) -> anyhow::Result<()> {
+    fn ask(&mut self, command: &str) -> anyhow::Result<String> {
         writeln!(self.0.get_mut(), "{command}")?;
         loop {
             let mut line = String::new();
@@ -54,9 +55,22 @@ impl Control {
                 bail!("qemu: {}", line.trim());
             }
             if line.contains("\"return\"") {
-                return Ok(());
+                return Ok(line);
             }
         }
+    }
+
+    /// The level of a pin of the PL061 as its register has it, read from outside (ARM DDI 0190B: bits 2 to 9 of the address of
+    /// GPIODATA are the mask).
+    fn pin(&mut self, pin: u32) -> anyhow::Result<String> {
+        let address = 0x0903_0000 + (4u32 << pin);
+        let command = format!(
+            r#"{{"execute":"human-monitor-command","arguments":{{"command-line":"xp /1wx {address:#x}"}}}}"#
+        );
+        let answer = self.ask(&command)?;
+        let value = answer.split("0x").nth(1).and_then(|hex| u32::from_str_radix(hex.get(..8)?, 16).ok());
+        let value = value.with_context(|| format!("qemu says {answer}"))?;
+        Ok(u32::from(value & 1 << pin != 0).to_string())
     }
 
     /// What is still said until the machine ends.
@@ -65,6 +79,43 @@ impl Control {
         while self.0.read_line(&mut said).is_ok_and(|bytes| bytes > 0) {}
         said
     }
+}
+
+/// The machine without what differs from run to run. Emulation alone: the kernel's virtual machines are not to be had everywhere.
+fn command(guest: &Guest, arch: Arch) -> anyhow::Result<Command> {
+    let mut machine = Command::new(match arch {
+        Arch::X86_64 => "qemu-system-x86_64",
+        Arch::Arm64 => "qemu-system-aarch64",
+    });
+    match arch {
+        Arch::X86_64 => machine.args(["-cpu", "max", "-vga", "none"]),
+        Arch::Arm64 => machine.args(["-M", "virt", "-cpu", "cortex-a72"]),
+    };
+    machine
+        .args(["-accel", "tcg,thread=multi", "-smp", "2", "-m", "2048", "-no-reboot", "-nodefaults"])
+        .args(["-display", "none", "-device", "virtio-gpu-pci", "-device", "virtio-keyboard-pci"])
+        .args(["-device", "i6300esb", "-action", "watchdog=reset", "-serial", "stdio"])
+        .arg("-kernel")
+        .arg(&guest.kernel)
+        .arg("-initrd")
+        .arg(&guest.files);
+    if arch == Arch::Arm64 {
+        // The kernel's own driver would take the line of the power key.
+        let tree = guest.files.with_extension("dtb");
+        run_tool(Command::new("qemu-system-aarch64").args([
+            "-M",
+            &format!("virt,dumpdtb={}", tree.display()),
+            "-cpu",
+            "cortex-a72",
+            "-smp",
+            "2",
+            "-m",
+            "2048",
+        ]))?;
+        run_tool(Command::new("fdtput").arg("-r").arg(&tree).arg("/gpio-keys"))?;
+        machine.arg("-dtb").arg(tree);
+    }
+    Ok(machine)
 }
 
 /// Runs a scenario and adds what it said to the table.
@@ -76,54 +127,23 @@ pub fn run(
     table: &mut Vec<Outcome>,
 ) -> anyhow::Result<()> {
     let socket = out.join("qmp");
-    // Emulation alone: the kernel's virtual machines are not to be had everywhere.
-    let mut machine = Command::new("qemu-system-x86_64");
+    let mut machine = command(guest, args.arch)?;
     machine
-        .args([
-            "-accel",
-            "tcg,thread=multi",
-            "-cpu",
-            "max",
-            "-smp",
-            "2",
-            "-m",
-            "2048",
-            "-no-reboot",
-            "-nodefaults",
-        ])
-        .args([
-            "-display",
-            "none",
-            "-vga",
-            "none",
-            "-device",
-            "virtio-gpu-pci",
-            "-device",
-            "virtio-keyboard-pci",
-            "-device",
-            "i6300esb",
-            "-watchdog-action",
-            "reset",
-            "-serial",
-            "stdio",
-        ])
         .arg("-qmp")
         .arg(format!("unix:{},server,nowait", socket.display()))
         .arg("-virtfs")
         .arg(format!("local,path={},mount_tag=out,security_model=none", out.display()))
-        .arg("-kernel")
-        .arg(&guest.kernel)
-        .arg("-initrd")
-        .arg(&guest.files)
         .arg("-append")
         .arg(format!(
-            "console=ttyS0 panic=-1 loglevel=3 scenario={name} replugs={} classes={}",
-            args.replugs, args.classes
+            "console={} panic=-1 loglevel=3 scenario={name} replugs={} classes={}",
+            if args.arch == Arch::Arm64 { "ttyAMA0" } else { "ttyS0" },
+            args.replugs,
+            args.classes
         ))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped());
     let mut machine =
-        Machine(machine.spawn().context("qemu-system-x86_64 cannot be started; install qemu-system-x86")?);
+        Machine(machine.spawn().context("qemu cannot be started; install qemu-system-x86 and -arm")?);
     let mut console = machine.0.stdin.take().context("no console")?;
     let spoken = machine.0.stdout.take().context("no console")?;
     let (give, lines) = channel();
@@ -170,6 +190,16 @@ pub fn run(
                         row(false, &format!("key {key}: {error}"));
                     }
                     console.write_all(b"\n")?;
+                } else if line == "powerkey" {
+                    // The machine `virt` has its key on line 3 of the PL061: 1 for 100 ms.
+                    if let Err(error) = control.ask(r#"{"execute":"system_powerdown"}"#) {
+                        row(false, &format!("power key: {error}"));
+                    }
+                    console.write_all(b"\n")?;
+                } else if let Some(pin) = line.strip_prefix("pin ") {
+                    let level = pin.parse().context("a pin's number").and_then(|pin| control.pin(pin));
+                    let level = level.unwrap_or_else(|error| format!("{error}"));
+                    console.write_all(format!("{level}\n").as_bytes())?;
                 } else if line == "expect reset" {
                     reset = Some(Instant::now());
                 } else if line == "done" {

@@ -10,7 +10,10 @@ use anyhow::bail;
 /// busybox-static, kmod, cpio, gcc-12 and make, and the program built by `cargo build --locked`.
 #[derive(Debug, clap::Args)]
 pub struct VmArgs {
-    /// The scenarios, files of board/vm/scenarios; without names all
+    /// The guest's processor; arm64 wants `scripts/cross build`, gcc-aarch64-linux-gnu, qemu-system-arm and device-tree-compiler too
+    #[arg(long, value_enum, default_value_t = Arch::X86_64)]
+    arch: Arch,
+    /// The scenarios, files of board/vm/scenarios; without names all that the processor has devices for
     scenarios: Vec<String>,
     /// How often the camera is pulled and plugged in again
     #[arg(long, default_value_t = 50)]
@@ -23,6 +26,15 @@ pub struct VmArgs {
     limit: u64,
 }
 
+/// The guest's processor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Arch {
+    #[value(name = "x86-64")]
+    X86_64,
+    /// QEMU's machine `virt`, whose lines of GPIO (a PL061) reach outside.
+    Arm64,
+}
+
 /// A line of the table.
 struct Outcome {
     scenario: String,
@@ -33,16 +45,21 @@ struct Outcome {
 /// Runs the scenarios and prints what held.
 pub fn run(args: &VmArgs) -> anyhow::Result<()> {
     let root = crate::root();
-    let place = root.join("target/vm");
+    let place = root.join(match args.arch {
+        Arch::X86_64 => "target/vm",
+        Arch::Arm64 => "target/vm-arm64",
+    });
     std::fs::create_dir_all(&place)?;
     let mut names = args.scenarios.clone();
     if names.is_empty() {
         for entry in std::fs::read_dir(root.join("board/vm/scenarios"))? {
             names.push(entry?.file_name().to_string_lossy().into_owned());
         }
+        // A PC has no lines of GPIO here.
+        names.retain(|name| args.arch == Arch::Arm64 || name != "lines");
         names.sort();
     }
-    let guest = guest::prepare(&root, &place)?;
+    let guest = guest::prepare(&root, &place, args.arch)?;
     let mut table = Vec::new();
     for name in &names {
         println!("--- {name}");
