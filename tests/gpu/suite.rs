@@ -61,7 +61,7 @@ fn pictures_are_read_as_by_the_processor() {
         Driver::new(72).without("cuStreamBeginCapture_v2"),
     ];
     for driver in drivers {
-        driver.child("read").ends_with(0).expect("24 pictures are as the processor has them");
+        driver.child("read").ends_with(0).expect("26 pictures are as the processor has them");
     }
 }
 

@@ -335,6 +335,7 @@ fn around() -> Vec<Mutant> {
             "support = SIDE, centre",
         ),
         picture(MMA, "the median one cell too early", "> BAND_CELLS / 2) high", ">= BAND_CELLS / 2) high"),
+        picture(PLAIN, "a search that ends too early", "step < 14;", "step < 8;"),
         picture(
             PLAIN,
             "the median taken for the brightest",
