@@ -243,8 +243,7 @@ fn run() {
     let plan = tiny();
     let input = &problems::inputs(&plan, 3)[0];
     let expected = Scalar::of(plan.clone()).run_bytes(input);
-    let short =
-        Options { limit: Duration::from_millis(300), first_limit: Duration::from_millis(300), ..options() };
+    let short = Options { limit: Duration::from_secs(2), first_limit: Duration::from_secs(2), ..options() };
     for time in 1..=3 {
         let mut cuda = match Cuda::of(plan.clone(), None, short) {
             Ok(cuda) => cuda,

@@ -335,7 +335,12 @@ fn around() -> Vec<Mutant> {
             "support = SIDE, centre",
         ),
         picture(MMA, "the median one cell too early", "> BAND_CELLS / 2) high", ">= BAND_CELLS / 2) high"),
-        picture(PLAIN, "a search that ends too early", "step < 14;", "step < 9;"),
+        picture(
+            PLAIN,
+            "the median taken for the brightest",
+            "if (counts >> 16 > BAND_CELLS * 98 / 100)",
+            "if (counts >> 16 > BAND_CELLS * 50 / 100)",
+        ),
         picture(
             WMMA,
             "no fence before the band is looked for",
