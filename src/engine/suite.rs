@@ -179,7 +179,30 @@ pub fn views() -> Vec<View> {
         ([640, 33], None, 255, 100, [70, 70]),
         ([97, 61], region(7, 1, 90, 60), 1, 0, [31, 200]),
     ];
-    cases.into_iter().enumerate().filter_map(|(seed, case)| view(seed as u32, case)).collect()
+    let noise = cases.into_iter().enumerate().filter_map(|(seed, case)| view(seed as u32, case));
+    noise.chain(edge_of_median()).chain(slope()).collect()
+}
+
+/// A picture that brightens evenly to its corner: each step of a percentile moves the band.
+fn slope() -> Option<View> {
+    let side = SIDE as u32;
+    let grey = |i: u32| ((i % side / 3 + i / side * 2) * 255 / 699) as u8;
+    let frame = Frame::new(side, side, (0..side * side).map(grey).collect(), "suite").ok()?;
+    let preparation = Preparation { margin_white: 0, band: 0, ..Preparation::default() };
+    Some(View { frame, region: None, preparation, room: [120, 130] })
+}
+
+/// A picture exactly as many of whose cells are dark as lie before the median: with one dark cell more the band is another.
+fn edge_of_median() -> Option<View> {
+    let side = SIDE as u32;
+    let grey = |i: u32| match (i % side, i / side) {
+        (_, ..150) | (..143, 150) => 0,
+        (_, 150) => 130,
+        _ => 100,
+    };
+    let frame = Frame::new(side, side, (0..side * side).map(grey).collect(), "suite").ok()?;
+    let preparation = Preparation { margin_white: 0, band: 0, ..Preparation::default() };
+    Some(View { frame, region: None, preparation, room: [300, 200] })
 }
 
 type Case = ([u32; 2], Option<Region>, u8, u8, [u32; 2]);

@@ -1,4 +1,5 @@
-//! The engine `auto` while the device fails in each way that there is: every picture is answered, rightly and within a second.
+//! The engine `auto` while the device fails in each way that there is: every picture is answered, rightly and soon after the device's time
+//! is over.
 
 use super::driver::{Driver, Said};
 use std::path::Path;
@@ -14,7 +15,8 @@ fn goes_on(driver: &Driver, note: &str) -> Said {
     let slowest = said.out.split("slowest ").nth(1).and_then(|rest| rest.split(' ').next());
     let slowest: u32 = slowest.and_then(|number| number.parse().ok()).unwrap();
     println!("{note}: slowest answer after {slowest} ms");
-    assert!(slowest < 1000, "{}", said.out);
+    // The golden picture, the limit of 2 s where the device hangs, and the processor.
+    assert!(slowest < 4000, "{}", said.out);
     // The log says so too: why, who answers, and that it is over.
     said
 }
@@ -39,12 +41,12 @@ fn a_device_that_fails_while_it_works() {
     for (fault, note) in [
         ("launch:34", "error 719 (CUDA_ERROR_LAUNCH_FAILED)"),
         ("launch:38", "error 719 (CUDA_ERROR_LAUNCH_FAILED)"),
-        ("hang:40", "GPU off: the device did not answer within 500ms; it is given up"),
+        ("hang:40", "GPU off: the device did not answer within 2s; it is given up"),
         ("refuse:14", "GPU off: the NVIDIA driver failed while starting the graph: error 701"),
         ("wrong:4", "GPU off: wrong answer on the golden picture"),
     ] {
         let said = goes_on(&Driver::new(87).with(FAULTS, fault), note);
-        said.expect("opened in").expect(": cuda · None").expect("1: cuda right · \n");
+        said.expect("opened in").expect(": cuda right · \n");
     }
 }
 
@@ -52,7 +54,7 @@ fn a_device_that_fails_while_it_works() {
 fn a_device_that_falls_off_its_bus_and_is_back() {
     let driver = Driver::new(87).with(FAULTS, "lost:25").with("FOVEA_DRIVER_BACK", "900");
     let said = goes_on(&driver, "GPU off: the NVIDIA driver finds no device; on a board");
-    said.expect("1: cuda right").expect("error 46");
+    said.expect(": cuda right").expect("error 46");
 }
 
 /// The program: a device whose memory is full, and one that hangs over its first picture.

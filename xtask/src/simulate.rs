@@ -78,7 +78,7 @@ pub fn run(args: &SimulateArgs) -> anyhow::Result<()> {
             million(true),
             start.elapsed().as_secs_f32()
         );
-        let wrong = compare(&seen, &ask, Some(&head));
+        let wrong = compare(&seen, &ask, &head);
         ensure!(wrong.is_none(), "sm_{board}: {}", wrong.unwrap_or_default());
         ensure!(seen.output == expected.output, "sm_{board}: the features are not the scalar engine's");
     }

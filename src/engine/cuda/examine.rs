@@ -181,11 +181,11 @@ fn fault_of(engine: &mut Cuda, view: &View, head: &Head) -> Option<String> {
         Ok(seen) => seen,
         Err(error) => return Some(format!("{size}: {error}")),
     };
-    compare(&seen, &ask, Some(head)).map(|what| format!("{size}: {what}"))
+    compare(&seen, &ask, head).map(|what| format!("{size}: {what}"))
 }
 
 /// What of an answer is not as the processor has it.
-pub fn compare(seen: &Seen, ask: &Ask<'_>, head: Option<&Head>) -> Option<String> {
+pub fn compare(seen: &Seen, ask: &Ask<'_>, head: &Head) -> Option<String> {
     let Prepared { input, whole, place } = ask.preparation.prepare_cut(ask.cut);
     let pixels = |a: &NetworkInput, b: &NetworkInput| differing(&a.0[..], &b.0[..]);
     let wrong = [pixels(&seen.prepared.whole, &whole), pixels(&seen.prepared.input, &input)];
@@ -195,7 +195,7 @@ pub fn compare(seen: &Seen, ask: &Ask<'_>, head: Option<&Head>) -> Option<String
             wrong[0], wrong[1], seen.prepared.place
         ));
     }
-    let (light, head) = (seen.light.as_ref()?, head?);
+    let light = seen.light.as_ref()?;
     let logits = head.logits(&seen.output.features);
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     // Two that are as good as equal may be taken one for the other.

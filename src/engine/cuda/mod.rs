@@ -77,7 +77,7 @@ impl Cuda {
         let views = suite::views();
         if let Some(ask) = views.first().and_then(|view| view.ask().ok())
             && let Some(seen) = engine.network.read(&ask)?
-            && let Some(fault) = examine::compare(&seen, &ask, Some(head))
+            && let Some(fault) = examine::compare(&seen, &ask, head)
         {
             return Err(CudaError::Prepared(fault));
         }

@@ -26,8 +26,8 @@ pub fn usual(device: &Device) -> CutAs {
 #[derive(Debug)]
 pub struct Network {
     graph: Option<Graph>,
-    /// Of a picture from its frame on.
-    reading: Option<Graph>,
+    /// Of a picture from its frame on: without a screen, and with one.
+    reading: [Option<Graph>; 2],
     surroundings: Surroundings,
     stream: Stream,
     kernel: Kernel,
@@ -102,7 +102,7 @@ impl Network {
         let features_place = std::mem::take(&mut features.place);
         let mut network = Self {
             graph: None,
-            reading: None,
+            reading: [None, None],
             surroundings,
             stream: Stream::new(context)?,
             kernel,
@@ -207,13 +207,14 @@ impl Network {
 
     fn compute_all(&mut self, picture: &Picture, ask: &Ask<'_>) -> Result<(), CudaError> {
         if self.surroundings.make_room(picture)? {
-            self.reading = None;
+            self.reading = [None, None];
         }
         self.surroundings.put(picture, ask.cut.frame().pixels())?;
-        if self.reading.is_none() {
-            self.reading = self.stream.record(|stream| self.enqueue_all(stream, picture))?;
+        let which = usize::from(picture.is_shown());
+        if self.reading[which].is_none() {
+            self.reading[which] = self.stream.record(|stream| self.enqueue_all(stream, picture))?;
         }
-        match &self.reading {
+        match &self.reading[which] {
             // SAFETY: the graph was recorded with the memory and kernels of this value, which waits below.
             Some(graph) => unsafe { graph.start(&self.stream)? },
             None => self.enqueue_all(&self.stream, picture)?,

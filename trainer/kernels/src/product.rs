@@ -109,8 +109,11 @@ fn generic(out: &mut [f32], add: bool, lhs: Matrix, rhs: Matrix) {
 }
 
 /// Rows of the left operand at a time, columns of a panel, and its rows.
+#[cfg(target_arch = "x86_64")]
 const ROWS: usize = 12;
+#[cfg(target_arch = "x86_64")]
 const COLUMNS: usize = 32;
+#[cfg(target_arch = "x86_64")]
 const DEPTH: usize = 256;
 
 /// The product by panels.
@@ -152,11 +155,13 @@ unsafe fn panels(out: &mut [f32], add: bool, lhs: Matrix, rhs: Matrix) {
 }
 
 /// The mask of the first `width` of 16 lanes.
+#[cfg(target_arch = "x86_64")]
 fn half(width: usize) -> u16 {
     if width >= 16 { u16::MAX } else { (1 << width) - 1 }
 }
 
 /// Copies rows `start..start + depth` of the columns `column..column + width`, with zeros up to a whole panel.
+#[cfg(target_arch = "x86_64")]
 fn pack(panel: &mut [f32], rhs: Matrix, [start, depth]: [usize; 2], [column, width]: [usize; 2]) {
     let from = start * rhs.step[0] + column * rhs.step[1];
     if rhs.step[1] == 1 {

@@ -194,6 +194,30 @@ fn files_of_old_pytorch_are_read() {
     assert!(said.contains("tensor a.conv.weight lies behind the end"), "{said}");
 }
 
+// Files that PyTorch 2.15 wrote of a module with two convolutions: numbers count up by 1/64 in the order of the state dict.
+// The first kernel has its channels last, the second is in half precision; the older form lies under `state_dict.module.`.
+#[test]
+fn files_that_torch_wrote_are_read() {
+    for name in ["torch.pth", "torch_legacy.pth"] {
+        let weights = torch::read(&data(name), &two().iter().collect::<Vec<_>>()).unwrap();
+        assert_eq!(weights.tensors.len(), 10, "{name}");
+        let mut next = 0;
+        for conv in two() {
+            let [kh, kw] = conv.kernel;
+            let kernel = ("conv.weight", vec![conv.output, conv.input, kh, kw]);
+            let norm = ["weight", "bias", "running_mean", "running_var"].map(|part| format!("bn.{part}"));
+            let parts = [kernel].into_iter().chain(norm.iter().map(|part| (&**part, vec![conv.output])));
+            for (part, shape) in parts {
+                let count = shape.iter().product::<usize>();
+                let values = (next..next + count).map(|n| n as f32 / 64.0).collect();
+                next += count;
+                let tensor = format!("{}.{part}", conv.name);
+                assert_eq!(weights.tensors[&tensor], Weight { shape, values }, "{name}: {tensor}");
+            }
+        }
+    }
+}
+
 #[test]
 fn pickles_that_nest_or_double_without_end_are_refused() {
     let read = |bytes: &[u8]| pickle::Reader::new(bytes).read();

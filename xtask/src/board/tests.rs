@@ -125,7 +125,7 @@ fn pictures_are_prepared_and_explained_as_by_the_processor() {
                     .unwrap()
                     .unwrap_or_else(|f| panic!("compute_{architecture}: {f}"));
                 let want = Scalar::of(plan.clone()).run(&seen.prepared.input).unwrap();
-                assert_eq!(compare(&seen, &ask, Some(&head)), None, "compute_{architecture}, {view:?}");
+                assert_eq!(compare(&seen, &ask, &head), None, "compute_{architecture}, {view:?}");
                 assert!(seen.output == want, "compute_{architecture}, {view:?}");
             }
         }

@@ -261,8 +261,8 @@ fn tables(all: &[Measured], plan: &Plan) -> anyhow::Result<String> {
 /// What stands before the tables.
 const HEAD: &str = "# What a picture costs on a GPU
 
-From the frame's bytes to features and the picture for a screen of 1280x720. Made by `cargo xtask gpu-cost --write`, which fails where a limit is passed. No GPU ran: the built PTX was executed by the simulator, which
-counts. *Times the least*: bytes that cross to memory behind a cache of the board's size, empty before each launch (16 ways, least
+From the frame's bytes to features and the picture for a screen of 1280x720. Made by `cargo xtask gpu-cost --write`, which fails where a
+limit is passed. No GPU ran: the built PTX was executed by the simulator, which counts. *Times the least*: bytes that cross to memory behind a cache of the board's size, empty before each launch (16 ways, least
 recently used, blocks one after the other), over each launch's inputs, weights and outputs once. Partial sums of shared tiles are in
 the first and not in the second.
 

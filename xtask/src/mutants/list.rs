@@ -328,9 +328,20 @@ fn around() -> Vec<Mutant> {
         ),
         picture(MMA, "cut towards zero", "int sum = 1 << 13;", "int sum = 0;"),
         picture(WMMA, "what rounding left over is lost", "to->weights[heaviest][o] = most + rest;", ""),
-        picture(DP4A, "the last of the heaviest", "if (weight > most) {", "if (weight >= most) {"),
+        picture(
+            DP4A,
+            "a filter that shrinks as narrow as one that enlarges",
+            "support = max(from, SIDE), centre",
+            "support = SIDE, centre",
+        ),
         picture(MMA, "the median one cell too early", "> BAND_CELLS / 2) high", ">= BAND_CELLS / 2) high"),
-        picture(PLAIN, "a step of the search too few", "step < 14;", "step < 13;"),
+        picture(PLAIN, "a search that ends too early", "step < 14;", "step < 8;"),
+        picture(
+            PLAIN,
+            "the median taken for the brightest",
+            "if (counts >> 16 > BAND_CELLS * 98 / 100)",
+            "if (counts >> 16 > BAND_CELLS * 50 / 100)",
+        ),
         picture(
             WMMA,
             "no fence before the band is looked for",

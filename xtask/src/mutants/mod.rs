@@ -126,7 +126,7 @@ fn examine_around(ptx: &str, pictures: &Pictures, orders: &[Order]) -> anyhow::R
                 let ask = view.ask()?;
                 *caught = match network.read(&ask, head, &order.options) {
                     Ok(Err(fault)) => Some(word(fault.kind)),
-                    Ok(Ok((seen, _))) => compare(&seen, &ask, Some(head)).map(|_| "wrong bytes"),
+                    Ok(Ok((seen, _))) => compare(&seen, &ask, head).map(|_| "wrong bytes"),
                     // What came back makes no sense.
                     Err(_) => Some("wrong bytes"),
                 };

@@ -1,4 +1,4 @@
-// The frame at the size of the screen under the heat, as src/screen/scan.rs draws it: each pixel the mean, rounded down, of the frame's
+// The frame at the size of the screen under the heat, as src/explain/light.rs draws it: each pixel the mean, rounded down, of the frame's
 // pixels that it covers, under the heat in fixed point. A thread makes four pixels: three words.
 #pragma once
 #include "picture.cuh"

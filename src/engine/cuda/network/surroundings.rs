@@ -41,8 +41,6 @@ pub struct Surroundings {
     memory: BTreeMap<Buffer, Memory>,
     /// What is the same for all pictures, until it has its memory.
     constants: BTreeMap<Buffer, Vec<u8>>,
-    /// The last picture was for a screen.
-    shown: bool,
 }
 
 impl Surroundings {
@@ -70,7 +68,6 @@ impl Surroundings {
             constants: BUFFERS.into_iter().filter_map(constant).collect(),
             memory: BTreeMap::new(),
             head,
-            shown: false,
         })
     }
 
@@ -79,12 +76,12 @@ impl Surroundings {
         self.head.is_some()
     }
 
-    /// Takes what memory a picture needs more; true where launches that were recorded before are not those of this picture.
+    /// Takes what memory a picture needs more; true where launches that were recorded before have other memory.
     ///
     /// # Errors
     /// [`CudaError::Call`].
     pub fn make_room(&mut self, picture: &Picture) -> Result<bool, CudaError> {
-        let mut changed = std::mem::replace(&mut self.shown, picture.is_shown()) != self.shown;
+        let mut changed = false;
         for buffer in BUFFERS {
             let wanted = buffer.bytes(picture).max(1);
             if self.memory.get(&buffer).is_some_and(|memory| memory.bytes() >= wanted) {

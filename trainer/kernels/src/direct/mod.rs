@@ -7,6 +7,7 @@ mod lanes;
 mod tile;
 
 use crate::Window;
+use rayon::prelude::*;
 use tile::{Isa, PANEL, ROWS, TAPS, Tile, compute};
 
 /// Inputs of a strip, in values: half a MiB.
@@ -68,7 +69,7 @@ impl Convolution {
         isa: Isa,
         window: Window,
         [inputs, outputs]: [usize; 2],
-        at: impl Fn(usize, usize, usize) -> f32,
+        at: impl Fn(usize, usize, usize) -> f32 + Sync,
         bias: &[f32],
         relu: bool,
     ) -> Self {
@@ -77,17 +78,14 @@ impl Convolution {
         let panels = outputs.div_ceil(PANEL);
         let (group, deep) = (isa.tile().1, taps * inputs);
         let mut packed = vec![Line([0.0; PANEL]); panels * deep];
-        for o in 0..outputs {
-            let panel = o / PANEL;
-            let first = panel / group * group;
-            let wide = group.min(panels - first);
-            let lines = &mut packed[first * deep + panel - first..];
-            for tap in 0..taps {
-                for i in 0..inputs {
-                    lines[(tap * inputs + i) * wide].0[o % PANEL] = at(o, tap, i);
-                }
+        packed.par_chunks_mut(group * deep).enumerate().for_each(|(number, lines)| {
+            let wide = lines.len() / deep;
+            for (place, line) in lines.iter_mut().enumerate() {
+                let (panel, input) = (number * group + place % wide, place / wide);
+                let lanes = line.0.iter_mut().zip(panel * PANEL..outputs);
+                lanes.for_each(|(lane, o)| *lane = at(o, input / inputs, input % inputs));
             }
-        }
+        });
         let mut lines = vec![Line([0.0; PANEL]); panels];
         bias.iter().enumerate().for_each(|(o, b)| lines[o / PANEL].0[o % PANEL] = *b);
         let gathers = taps > 1 && inputs * taps <= GATHERED && inputs <= 4;
