@@ -192,3 +192,21 @@ pub fn run(args: &KernelsArgs) -> anyhow::Result<()> {
     println!("wrote {} ({} kB)", folder.display(), size / 1000);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_built_is_what_the_sources_give() {
+        if std::env::var_os("FOVEA_CUDA_TOOLS").is_none() {
+            println!("skipped: FOVEA_CUDA_TOOLS names no folder for NVIDIA's compilers (.ci/run names one)");
+            return;
+        }
+        if let Err(error) = Toolchain::open() {
+            println!("skipped: NVIDIA's compilers cannot be had: {error:#}");
+            return;
+        }
+        run(&KernelsArgs { check: true, keep: None }).unwrap();
+    }
+}
