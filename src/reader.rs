@@ -2,8 +2,8 @@
 
 use crate::diagnosis::{Diagnosis, Quality, Statistics};
 use crate::engine::{self, Ask, Engine, EngineError, Light, Output, Seen};
-use crate::explain::light::{Heat, Lit};
-use crate::explain::{Contribution, Map, contribution};
+use crate::explain::light::{Heat, Lit, heat};
+use crate::explain::{Contribution, contribution};
 use crate::model::Package;
 use crate::prepare::{Cut, NetworkInput, Prepared, Region, RegionError};
 use crate::{Class, Frame};
@@ -133,8 +133,6 @@ impl Reader {
             Some(light) => (light.map, light.picture.clone()),
             None => (self.contribution(answer, class).map, None),
         };
-        let mut heat = [0.0; 64];
-        heat.copy_from_slice(&Map::of_features(&map).heat().values);
-        (heat, lit)
+        (heat(&map), lit)
     }
 }

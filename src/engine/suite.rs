@@ -169,8 +169,9 @@ pub struct View {
     pub room: [u32; 2],
 }
 
-/// Pictures of layers of noise with white margins of odd shapes, whole and cut, with and without a band, shrunk and enlarged.
-pub fn views() -> Vec<View> {
+/// Pictures of layers of noise with white margins of odd shapes, whole and cut, with and without a band, shrunk and enlarged; each made
+/// when it is asked for.
+pub fn views() -> impl Iterator<Item = View> {
     let region = |x, y, width, height| Some(Region { x, y, width, height });
     let cases = [
         ([384, 248], None, 240, 60, [222, 170]),
@@ -180,29 +181,31 @@ pub fn views() -> Vec<View> {
         ([97, 61], region(7, 1, 90, 60), 1, 0, [31, 200]),
     ];
     let noise = cases.into_iter().enumerate().filter_map(|(seed, case)| view(seed as u32, case));
-    noise.chain(edge_of_median()).chain(slope()).collect()
+    let made: [fn() -> Option<View>; 2] = [edge_of_median, slope];
+    noise.chain(made.into_iter().filter_map(|make| make()))
+}
+
+/// A picture of the network's own size with nothing to cut or blacken, and the least band.
+fn plain(room: [u32; 2], grey: impl Fn(u32, u32) -> u8) -> Option<View> {
+    let side = SIDE as u32;
+    let pixels = (0..side * side).map(|i| grey(i % side, i / side)).collect();
+    let frame = Frame::new(side, side, pixels, "suite").ok()?;
+    let preparation = Preparation { margin_white: 0, band: 0, ..Preparation::default() };
+    Some(View { frame, region: None, preparation, room })
 }
 
 /// A picture that brightens evenly to its corner: each step of a percentile moves the band.
 fn slope() -> Option<View> {
-    let side = SIDE as u32;
-    let grey = |i: u32| ((i % side / 3 + i / side * 2) * 255 / 699) as u8;
-    let frame = Frame::new(side, side, (0..side * side).map(grey).collect(), "suite").ok()?;
-    let preparation = Preparation { margin_white: 0, band: 0, ..Preparation::default() };
-    Some(View { frame, region: None, preparation, room: [120, 130] })
+    plain([120, 130], |x, y| ((x / 3 + y * 2) * 255 / 699) as u8)
 }
 
 /// A picture exactly as many of whose cells are dark as lie before the median: with one dark cell more the band is another.
 fn edge_of_median() -> Option<View> {
-    let side = SIDE as u32;
-    let grey = |i: u32| match (i % side, i / side) {
+    plain([300, 200], |x, y| match (x, y) {
         (_, ..150) | (..143, 150) => 0,
         (_, 150) => 130,
         _ => 100,
-    };
-    let frame = Frame::new(side, side, (0..side * side).map(grey).collect(), "suite").ok()?;
-    let preparation = Preparation { margin_white: 0, band: 0, ..Preparation::default() };
-    Some(View { frame, region: None, preparation, room: [300, 200] })
+    })
 }
 
 type Case = ([u32; 2], Option<Region>, u8, u8, [u32; 2]);

@@ -1,6 +1,7 @@
 //! The B-scan under its heatmap at the size of a screen, scaled by whole numbers: a row of pixels is picked, averaged and coloured from
 //! tables. A device may have made the same bytes already ([`Lit`]).
 
+use super::Map;
 use crate::prepare::Region;
 use crate::{Frame, bands};
 use std::ops::Range;
@@ -8,6 +9,13 @@ use std::sync::{Arc, OnceLock};
 
 /// 8x8 heats, row by row, 0 to 1.
 pub type Heat = [f32; 64];
+
+/// The heat of what each position adds to a logit, as [`Map::heat`] has it.
+pub fn heat(map: &Heat) -> Heat {
+    let mut heat = [0.0; 64];
+    heat.copy_from_slice(&Map::of_features(map).heat().values);
+    heat
+}
 
 /// What a B-scan's pixels on a screen depend on.
 #[derive(Clone, PartialEq)]

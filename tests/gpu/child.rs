@@ -121,7 +121,7 @@ fn read() {
     for head in problems::heads() {
         let mut cuda = Cuda::of(tiny(), Some(head.clone()), options()).unwrap();
         let random: Vec<View> = (0..6).map(|_| dice.view()).collect();
-        for (number, view) in problems::views().into_iter().chain(random).enumerate() {
+        for (number, view) in problems::views().chain(random).enumerate() {
             let ask = view.ask().unwrap();
             let ask = Ask { room: ask.room.filter(|_| number % 4 != 3), ..ask };
             let seen = cuda.read(&ask).unwrap();

@@ -1,5 +1,5 @@
-//! The engine `auto` while the device fails in each way that there is: every picture is answered, rightly and soon after the device's time
-//! is over.
+//! The engine `auto` while the device fails in each way that there is: every picture is answered, rightly and within a second after
+//! the device's time is over.
 
 use super::driver::{Driver, Said};
 use std::path::Path;
@@ -15,8 +15,9 @@ fn goes_on(driver: &Driver, note: &str) -> Said {
     let slowest = said.out.split("slowest ").nth(1).and_then(|rest| rest.split(' ').next());
     let slowest: u32 = slowest.and_then(|number| number.parse().ok()).unwrap();
     println!("{note}: slowest answer after {slowest} ms");
-    // The golden picture, the limit of 2 s where the device hangs, and the processor.
-    assert!(slowest < 4000, "{}", said.out);
+    // Within a second, behind the 2 s that a device which hangs is waited for (500 ms in the program).
+    let waited = if note.contains("did not answer within 2s") { 2000 } else { 0 };
+    assert!(slowest < waited + 1000, "{}", said.out);
     // The log says so too: why, who answers, and that it is over.
     said
 }

@@ -169,12 +169,11 @@ impl Network<'_> {
     ) -> anyhow::Result<Result<Read, Box<Fault>>> {
         let (memory, plan) = (&self.board.memory, &self.schedule.plan);
         let picture = Picture::of(ask, plan).context("the device does not prepare this picture")?;
-        let words: Vec<u8> = picture.words().iter().flat_map(|word| word.to_le_bytes()).collect();
         for buffer in BUFFERS {
             self.place(buffer, &picture, head)?;
         }
         memory.write(self.place(Buffer::Frame, &picture, head)?, ask.cut.frame().pixels())?;
-        memory.write(self.place(Buffer::Picture, &picture, head)?, &words)?;
+        memory.write(self.place(Buffer::Picture, &picture, head)?, &picture.bytes())?;
         let blocks = reading::blocks(8);
         let mut counts = Vec::new();
         let around = |calls: &[reading::Call], counts: &mut Vec<_>| -> anyhow::Result<Option<Box<Fault>>> {

@@ -3,7 +3,7 @@
 use super::spread::Spread;
 use anyhow::Context;
 use fovea::diagnosis::Referral;
-use fovea::explain::{Map, contribution};
+use fovea::explain::{contribution, light::heat};
 use fovea::prepare::Region;
 use fovea::screen::{Screen, Shown, State, Strip, View};
 use fovea::{Frame, Reader};
@@ -80,9 +80,7 @@ pub fn measure(reader: &mut Reader, path: &Path, runs: usize) -> anyhow::Result<
         let output = reader.engine().run(&prepared.input)?;
         lap(&mut last, 2);
         let contribution = contribution(&reader.package().head, &output.features, answer.diagnosis.class);
-        let heat = Map::of_features(&contribution.map).heat();
-        let mut map = [0.0; 64];
-        map.copy_from_slice(&heat.values);
+        let map = heat(&contribution.map);
         lap(&mut last, 3);
         let shown = Shown {
             picture: &frame,

@@ -6,8 +6,8 @@ use crate::engine::plan::Plan;
 use crate::engine::scalar::Scalar;
 use crate::engine::suite::{self, View};
 use crate::engine::{Ask, Engine, GOLDEN_BOUND, Proof, Seen, see};
-use crate::explain::light::{Scan, draw};
-use crate::explain::{Map, contribution};
+use crate::explain::contribution;
+use crate::explain::light::{Scan, draw, heat};
 use crate::model::Head;
 use crate::prepare::{NetworkInput, Prepared};
 use serde::Serialize;
@@ -209,13 +209,11 @@ pub fn compare(seen: &Seen, ask: &Ask<'_>, head: &Head) -> Option<String> {
         return Some(format!("the map is off by {off} where {top} is its largest"));
     }
     let lit = light.picture.as_ref()?;
-    let mut heat = [0.0; 64];
-    heat.copy_from_slice(&Map::of_features(&light.map).heat().values);
     let frame = ask.cut.frame();
     let scan = Scan {
         width: frame.width() as usize,
         grey: frame.shared_pixels(),
-        map: Some(Box::new(heat)),
+        map: Some(Box::new(heat(&light.map))),
         place,
         lit: None,
     };

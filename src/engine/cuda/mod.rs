@@ -74,8 +74,8 @@ impl Cuda {
         // The device first: without one the model need not be read.
         let context = Context::open()?;
         let mut engine = Self::on(context, Plan::read(onnx)?, Some(head.clone()), options, None)?;
-        let views = suite::views();
-        if let Some(ask) = views.first().and_then(|view| view.ask().ok())
+        let view = suite::views().next();
+        if let Some(ask) = view.as_ref().and_then(|view| view.ask().ok())
             && let Some(seen) = engine.network.read(&ask)?
             && let Some(fault) = examine::compare(&seen, &ask, head)
         {

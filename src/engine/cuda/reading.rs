@@ -45,7 +45,7 @@ pub struct Picture {
 }
 
 /// Words of a picture.
-pub const WORDS: usize = size_of::<Picture>() / 4;
+const WORDS: usize = size_of::<Picture>() / 4;
 
 impl Picture {
     /// The words for a picture and the plan that reads it; `None` where the device does not prepare it: one that is too large, or a plan
@@ -91,9 +91,10 @@ impl Picture {
     }
 
     /// As the kernels read it.
-    pub fn words(&self) -> [i32; WORDS] {
+    pub fn bytes(&self) -> Vec<u8> {
         // SAFETY: a `repr(C)` structure of nothing but 32-bit numbers.
-        unsafe { std::mem::transmute::<Self, [i32; WORDS]>(*self) }
+        let words = unsafe { std::mem::transmute::<Self, [i32; WORDS]>(*self) };
+        words.iter().flat_map(|word| word.to_le_bytes()).collect()
     }
 
     /// True where a screen wants the picture.
@@ -229,6 +230,10 @@ fn words_of(head: &Head, scale: f32) -> Vec<u8> {
         [&scale].into_iter().chain(first).chain(first_bias).chain(second).chain(gap).chain(second_bias);
     words.flat_map(|word| word.to_le_bytes()).collect()
 }
+
+/// The kernels of [`before`] and [`behind`].
+pub const KERNELS: [&str; 8] =
+    ["margins", "narrow", "whole", "input", "hidden", "contributions", "positions", "light"];
 
 /// A launch: the kernel's name, its blocks, and the buffers that it is given.
 #[derive(Clone, Copy, Debug)]

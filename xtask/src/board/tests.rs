@@ -115,7 +115,7 @@ fn pictures_are_prepared_and_explained_as_by_the_processor() {
         let schedule = device.schedule(&plan, 1).unwrap();
         for head in suite::heads() {
             let network = device.network(&schedule).unwrap();
-            for (number, view) in suite::views().iter().enumerate() {
+            for (number, view) in suite::views().enumerate() {
                 let ask = view.ask().unwrap();
                 let global_races = number == 0;
                 let options =

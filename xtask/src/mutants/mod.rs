@@ -111,7 +111,7 @@ struct Pictures {
 
 fn pictures() -> anyhow::Result<Pictures> {
     let plan = suite::tiny_network().context("the tiny network has no plan")?;
-    Ok(Pictures { plan, heads: suite::heads(), views: suite::views() })
+    Ok(Pictures { plan, heads: suite::heads(), views: suite::views().collect() })
 }
 
 /// The same for what lies around the network: each picture is read twice, so that the second finds what the first left, as tickets.
@@ -213,7 +213,7 @@ fn mutated(mutant: &Mutant) -> anyhow::Result<String> {
 /// Each barrier of each built PTX, taken away.
 fn barriers() -> anyhow::Result<Vec<Mutant>> {
     let mut all = Vec::new();
-    for (on, kernel) in PTX.into_iter().flat_map(|on| list::KERNELS.map(|kernel| (on, kernel))) {
+    for (on, kernel) in PTX.into_iter().flat_map(|on| list::kernels().map(move |kernel| (on, kernel))) {
         let ptx = built_ptx(on)?;
         let (start, end) = body(&ptx, kernel)?;
         let count = ptx[start..end].matches(list::BARRIER).count();

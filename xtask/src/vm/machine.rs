@@ -81,6 +81,10 @@ impl Control {
     }
 }
 
+/// Processor of the machine `virt`, and processors and memory of all; its device tree depends on them.
+const ARM: [&str; 2] = ["-cpu", "cortex-a72"];
+const SIZE: [&str; 4] = ["-smp", "2", "-m", "2048"];
+
 /// The machine without what differs from run to run. Emulation alone: the kernel's virtual machines are not to be had everywhere.
 fn command(guest: &Guest, arch: Arch) -> anyhow::Result<Command> {
     let mut machine = Command::new(match arch {
@@ -89,10 +93,11 @@ fn command(guest: &Guest, arch: Arch) -> anyhow::Result<Command> {
     });
     match arch {
         Arch::X86_64 => machine.args(["-cpu", "max", "-vga", "none"]),
-        Arch::Arm64 => machine.args(["-M", "virt", "-cpu", "cortex-a72"]),
+        Arch::Arm64 => machine.args(["-M", "virt"]).args(ARM),
     };
     machine
-        .args(["-accel", "tcg,thread=multi", "-smp", "2", "-m", "2048", "-no-reboot", "-nodefaults"])
+        .args(SIZE)
+        .args(["-accel", "tcg,thread=multi", "-no-reboot", "-nodefaults"])
         .args(["-display", "none", "-device", "virtio-gpu-pci", "-device", "virtio-keyboard-pci"])
         .args(["-device", "i6300esb", "-action", "watchdog=reset", "-serial", "stdio"])
         .arg("-kernel")
@@ -102,16 +107,8 @@ fn command(guest: &Guest, arch: Arch) -> anyhow::Result<Command> {
     if arch == Arch::Arm64 {
         // The kernel's own driver would take the line of the power key.
         let tree = guest.files.with_extension("dtb");
-        run_tool(Command::new("qemu-system-aarch64").args([
-            "-M",
-            &format!("virt,dumpdtb={}", tree.display()),
-            "-cpu",
-            "cortex-a72",
-            "-smp",
-            "2",
-            "-m",
-            "2048",
-        ]))?;
+        let dump = format!("virt,dumpdtb={}", tree.display());
+        run_tool(Command::new("qemu-system-aarch64").args(["-M", &dump]).args(ARM).args(SIZE))?;
         run_tool(Command::new("fdtput").arg("-r").arg(&tree).arg("/gpio-keys"))?;
         machine.arg("-dtb").arg(tree);
     }

@@ -1,7 +1,7 @@
 //! What lies around the network on the device: memory and launches of preparation and explanation.
 
 use super::super::driver::{Argument, Context, DeviceMemory, HostMemory, Kernel, Module, Stream};
-use super::super::reading::{BUFFERS, Buffer, Call, Picture, before, behind, blocks};
+use super::super::reading::{BUFFERS, Buffer, Call, KERNELS, Picture, before, behind, blocks};
 use super::super::schedule::THREADS;
 use super::CudaError;
 use crate::engine::plan::Plan;
@@ -54,8 +54,6 @@ impl Surroundings {
         plan: &Plan,
         head: Option<Head>,
     ) -> Result<Self, CudaError> {
-        const KERNELS: [&str; 8] =
-            ["margins", "narrow", "whole", "input", "hidden", "contributions", "positions", "light"];
         let kernel = |name: &'static str| Ok((name, module.kernel(name)?));
         let features = &plan.tensors[plan.features];
         // The explanation reads four channels at a time.
@@ -109,8 +107,7 @@ impl Surroundings {
     /// # Errors
     /// [`CudaError::Bounds`] without room.
     pub fn put(&mut self, picture: &Picture, frame: &[u8]) -> Result<(), CudaError> {
-        let words: Vec<u8> = picture.words().iter().flat_map(|word| word.to_le_bytes()).collect();
-        for (buffer, bytes) in [(Buffer::Frame, frame), (Buffer::Picture, &words[..])] {
+        for (buffer, bytes) in [(Buffer::Frame, frame), (Buffer::Picture, &picture.bytes()[..])] {
             let Some(Memory::Mapped(memory)) = self.memory.get_mut(&buffer) else {
                 return Err(CudaError::Bounds);
             };

@@ -9,8 +9,6 @@ pub struct Unfilled {
     /// Its number among the steps.
     pub step: usize,
     pub waiting: Waiting,
-    /// Channels of its input.
-    pub channels: usize,
     /// Scale of its input and of its output.
     pub given: f32,
     pub scale: f32,
@@ -64,7 +62,8 @@ impl Unfilled {
         if multiplier.iter().any(|m| !m.is_finite()) {
             return Err(fail("scales whose ratio is not finite".into()));
         }
-        let weight = turned(&weight, self.channels, window.kernel[0] * window.kernel[1]);
+        let taps = window.kernel[0] * window.kernel[1];
+        let weight = turned(&weight, weight.len() / (scales.len() * taps), taps);
         Ok((self.step, Filters { weight, bias: biases, multiplier, pairs_fit }))
     }
 }

@@ -292,12 +292,12 @@ impl Network {
     }
 
     fn convolution(&mut self, waiting: Waiting, name: Option<&str>, scale: f32) -> Result<usize, Failure> {
-        let Tensor { shape: [h, w, channels], scale: given, .. } = self.tensors[waiting.from];
+        let Tensor { shape: [h, w, _], scale: given, .. } = self.tensors[waiting.from];
         let (from, window) = (waiting.from, waiting.window);
         let shape = placed(&window, [h, w], waiting.scales.len())?;
         let to = self.tensor(name.unwrap_or(&waiting.name), shape, scale)?;
         let zero = self.zero(from);
-        self.unfilled.push(Unfilled { step: self.steps.len(), waiting, channels, given, scale, zero });
+        self.unfilled.push(Unfilled { step: self.steps.len(), waiting, given, scale, zero });
         self.steps.push(Step::Convolution(Convolution {
             name: self.tensors[to].name.clone(),
             from,
